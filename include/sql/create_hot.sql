@@ -1,0 +1,21 @@
+-- The table of a hot file.
+-- Params: none. Needs: the file attached as f. Result: f.records, empty.
+-- No PRIMARY KEY and no index: ART indexes of this release can corrupt, and keys are checked in the key file.
+CREATE TABLE f.records (
+    system_id       VARCHAR NOT NULL,
+    source_table    VARCHAR NOT NULL,
+    record_id       VARCHAR NOT NULL,
+    created_at      TIMESTAMPTZ NOT NULL,
+    time_evidence   VARCHAR NOT NULL,
+    content_sha256  BLOB NOT NULL,
+    content         VARCHAR NOT NULL,
+    summary         VARCHAR NOT NULL,
+    sentence        VARCHAR NOT NULL,
+    fingerprint     BLOB NOT NULL,
+    embedding       FLOAT[384],
+    embedding_model VARCHAR,
+    project         VARCHAR,
+    metadata        VARCHAR,
+    attributes      VARCHAR NOT NULL,
+    provenance      VARCHAR NOT NULL
+);

@@ -1,0 +1,21 @@
+-- The table of a warm file.
+-- Params: none. Needs: the file attached as f. Result: f.records, empty.
+-- codes are TINYINT: DuckDB's INT8 is BIGINT. A value is codes[i] * scale.
+CREATE TABLE f.records (
+    system_id       VARCHAR NOT NULL,
+    source_table    VARCHAR NOT NULL,
+    record_id       VARCHAR NOT NULL,
+    created_at      TIMESTAMPTZ NOT NULL,
+    time_evidence   VARCHAR NOT NULL,
+    content_sha256  BLOB NOT NULL,
+    summary         VARCHAR NOT NULL,
+    sentence        VARCHAR NOT NULL,
+    fingerprint     BLOB NOT NULL,
+    codes           TINYINT[384],
+    scale           FLOAT,
+    embedding_model VARCHAR,
+    project         VARCHAR,
+    metadata        VARCHAR,
+    attributes      VARCHAR NOT NULL,
+    provenance      VARCHAR NOT NULL
+);

@@ -1,0 +1,99 @@
+"""Errors raised by Akosha.
+
+Callers decide on *category*, never on message text::
+
+    AkoshaError
+    |-- PermanentError              retrying cannot help: fail the task now
+    |   |-- ConfigurationError      a setting is missing or wrong; the message names it
+    |   |-- UsageError              a parameter of a command or form is out of range
+    |   |-- InvalidUploadError      the upload breaks its contract -> quarantine, the run goes on
+    |   |-- IntegrityError          bytes or digests differ from what was promised
+    |   |-- FormatVersionError      written by a newer Akosha than this one
+    |   `-- RecallGateError         a move would lose more recall than the floor allows
+    `-- RetryableError              the same call may succeed later
+        |-- ObjectMissingError      an object named by somebody else is not there
+        |-- StoreUnavailableError   the object store did not answer
+        |-- DiskFullError           no room on the local disk
+        |-- CommitConflictError     another writer moved the shard head; plan again
+        `-- CommitUnknownError      outcome not known; delete nothing, plan nothing
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _rebuild(kind: type[AkoshaError], message: str, context: dict[str, Any]) -> AkoshaError:
+    return kind(message, **context)
+
+
+class AkoshaError(Exception):
+    """Base class. `context` holds the identifiers an operator needs to find the object."""
+
+    def __init__(self, message: str, **context: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.context = context
+
+    def __str__(self) -> str:
+        pairs = " ".join(f"{k}={v!r}" for k, v in self.context.items())
+        return f"{self.message} [{pairs}]" if pairs else self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.context)
+
+
+class PermanentError(AkoshaError):
+    """Retrying cannot help."""
+
+
+class ConfigurationError(PermanentError):
+    """A setting is missing or wrong; the message names the setting to change."""
+
+
+class UsageError(PermanentError):
+    """A parameter of a command or form is out of range."""
+
+
+class InvalidUploadError(PermanentError):
+    """The upload breaks its contract. `reason` is a stable code, the message a plain sentence."""
+
+    def __init__(self, message: str, *, reason: str, **context: object) -> None:
+        super().__init__(message, reason=reason, **context)
+        self.reason = reason
+
+
+class IntegrityError(PermanentError):
+    """Stored bytes or digests differ from what was promised."""
+
+
+class FormatVersionError(PermanentError):
+    """Written by a newer Akosha than this one."""
+
+
+class RecallGateError(PermanentError):
+    """A move would lose more recall than the floor allows; nothing was committed."""
+
+
+class RetryableError(AkoshaError):
+    """The same call may succeed later."""
+
+
+class ObjectMissingError(RetryableError):
+    """An object named by a document is not in the store."""
+
+
+class StoreUnavailableError(RetryableError):
+    """The object store did not answer, or answered with a passing fault."""
+
+
+class DiskFullError(RetryableError):
+    """No room on the local disk."""
+
+
+class CommitConflictError(RetryableError):
+    """Another writer moved the shard head, and the change no longer fits on top."""
+
+
+class CommitUnknownError(RetryableError):
+    """The outcome of a commit is not known: delete nothing, plan nothing."""

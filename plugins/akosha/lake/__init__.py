@@ -1,0 +1,1 @@
+"""Versioned shards on an object store: layout, commits, files, keys, verification."""

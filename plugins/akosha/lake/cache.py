@@ -1,0 +1,85 @@
+"""The local side of a lake: fetched files, named by their SHA-256. Everything here may be deleted at any time."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from akosha.errors import ConfigurationError, IntegrityError
+from akosha.lake.files import sha256_of
+from akosha.lake.objects import ObjectStore
+
+
+class FileCache:
+    """Lake files by content. A file of a local store is used where it lies."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path_of(self, store: ObjectStore, key: str, sha256: str) -> Path:
+        """A local path with the bytes of `key`.
+
+        Raises:
+            ObjectMissingError: the store has no such object.
+            IntegrityError: what was fetched does not match `sha256`.
+        """
+        local = store.local_path(key)
+        if local is not None:
+            return local
+        kept = self._kept(key, sha256)
+        if not kept.exists():
+            self._make(kept.parent)
+            fetched = kept.with_name(f".{uuid.uuid4().hex}{kept.suffix}")
+            try:
+                store.download(key, fetched)
+                check_digest(fetched, sha256, key=key)
+                fetched.replace(kept)
+            finally:
+                fetched.unlink(missing_ok=True)
+        return kept
+
+    def adopt(self, store: ObjectStore, key: str, sha256: str, path: Path) -> None:
+        """Keep a file just uploaded, so that it need not be fetched again. `path` is gone afterwards."""
+        if store.local_path(key) is None:
+            kept = self._kept(key, sha256)
+            self._make(kept.parent)
+            path.replace(kept)
+        else:
+            path.unlink()
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A private folder for work in progress, removed at the end."""
+        parent = self._folder / "scratch"
+        self._make(parent)
+        folder = Path(tempfile.mkdtemp(dir=parent))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
+
+    def _kept(self, key: str, sha256: str) -> Path:
+        return self._folder / "files" / sha256[:2] / f"{sha256}{Path(key).suffix}"
+
+    def _make(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"cannot write to the cache folder {folder} ({error.strerror}): change AKOSHA_CACHE_DIR"
+            raise ConfigurationError(message, setting="AKOSHA_CACHE_DIR") from error
+
+
+def check_digest(path: Path, sha256: str, *, key: str) -> None:
+    """Compare a file with its promised SHA-256.
+
+    Raises:
+        IntegrityError: they differ.
+    """
+    found = sha256_of(path)
+    if found != sha256:
+        message = "a file does not match its SHA-256; run `akosha fsck --read-data`"
+        raise IntegrityError(message, key=key, expected=sha256, found=found)

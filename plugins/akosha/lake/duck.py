@@ -1,0 +1,67 @@
+"""DuckDB connections as a lake uses them: in memory, no extensions, UTC; shard files are attached by path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import duckdb
+
+from akosha.errors import AkoshaError, DiskFullError, IntegrityError
+
+STORAGE_VERSION: Final = "v1.5.0"
+SMALL_FILE_ROWS: Final = 2_000
+SMALL_BLOCK_BYTES: Final = 16_384
+_FULL = ("no space left", "could not write all", "disk quota")
+
+
+@contextmanager
+def connection(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An in-memory connection; DuckDB errors inside speak of `path` and become an `AkoshaError`.
+
+    Raises:
+        DiskFullError: the disk behind AKOSHA_CACHE_DIR is full.
+        IntegrityError: anything else DuckDB reports about the file.
+    """
+    con = duckdb.connect(
+        config={
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "allow_community_extensions": False,
+            "threads": 1,
+        }
+    )
+    try:
+        con.execute("SET TimeZone = 'UTC'")
+        yield con
+    except duckdb.Error as error:
+        raise translate(error, path) from error
+    finally:
+        con.close()
+
+
+def translate(error: duckdb.Error, path: Path) -> AkoshaError:
+    """The `AkoshaError` behind a DuckDB error while working on `path`."""
+    text = str(error)
+    if any(words in text.lower() for words in _FULL):
+        message = "no room left on the disk behind AKOSHA_CACHE_DIR; free space or point the setting elsewhere"
+        return DiskFullError(message, setting="AKOSHA_CACHE_DIR", path=str(path))
+    message = f"DuckDB cannot work on the file: {text.splitlines()[0][:300]}; run `akosha fsck`"
+    return IntegrityError(message, path=str(path))
+
+
+def attach_new(con: duckdb.DuckDBPyConnection, path: Path, rows: int) -> None:
+    """Create a file at `path` as ``f``: storage version v1.5.0, small blocks when it will hold few rows."""
+    block = f", BLOCK_SIZE {SMALL_BLOCK_BYTES}" if rows < SMALL_FILE_ROWS else ""
+    con.execute(f"ATTACH {_quoted(path)} AS f (STORAGE_VERSION '{STORAGE_VERSION}'{block})")
+
+
+def attach_existing(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Open a file at `path` as ``f``, read-only."""
+    con.execute(f"ATTACH {_quoted(path)} AS f (READ_ONLY)")
+
+
+def _quoted(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"

@@ -1,0 +1,251 @@
+"""Building a change: rows leave files, rows come in new files, small files merge. The one way a lake is written.
+
+Nothing here is visible before `publish`. Files are written to a scratch folder, read back and compared, uploaded, and
+only then named by the one commit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from akosha.errors import CommitConflictError, IntegrityError
+from akosha.lake import files, layout, removals
+from akosha.lake.commits import Change, Commit, FileEntry, KeyFile, Tier
+from akosha.lake.files import MAX_ROWS, ROW
+from akosha.lake.lake import Lake
+from akosha.lake.objects import ObjectStore
+from akosha.lake.schemas import BY_TIER, KEYS
+from akosha.lake.shard_log import Writer
+
+FAN_IN: Final = 8
+MODEL: Final = "embedding_model"
+ORDER: Final = [(name, "ascending") for name in ("system_id", "created_at", "source_table", "record_id")]
+
+
+@dataclass(slots=True)
+class _TierEdit:
+    pending: list[pa.Table] = field(default_factory=list)
+    pending_rows: int = 0
+    drops: dict[str, tuple[FileEntry, list[NDArray[np.uint32]]]] = field(default_factory=dict)
+
+
+class ShardEdit:
+    """Collects what one commit changes in one shard. Make one with `edit_shard`."""
+
+    def __init__(self, lake: Lake, head: Commit, scratch: Path, about: Mapping[str, str]) -> None:
+        self.head = head
+        self._lake = lake
+        self._scratch = scratch
+        self._about = dict(about)
+        self._tiers: dict[Tier, _TierEdit] = {}
+        self._added: list[FileEntry] = []
+        self._keys: list[tuple[KeyFile | None, KeyFile]] = []
+        self._uploaded: list[tuple[ObjectStore, str]] = []
+        self._staged: Change | None = None
+        self._publishing = False
+
+    def put(self, tier: Tier, table: pa.Table) -> None:
+        """Add rows (columns of the tier's schema) to a tier. Full files are written at once, the rest at `publish`."""
+        if not table.num_rows:
+            return
+        edit = self._tiers.setdefault(tier, _TierEdit())
+        edit.pending.append(table.select(BY_TIER[tier].names).cast(BY_TIER[tier]))
+        edit.pending_rows += table.num_rows
+        if edit.pending_rows >= MAX_ROWS:
+            rows = pa.concat_tables(edit.pending)
+            while rows.num_rows >= MAX_ROWS:
+                self._added.append(self._write(tier, rows.slice(0, MAX_ROWS)))
+                rows = rows.slice(MAX_ROWS)
+            edit.pending, edit.pending_rows = [rows], rows.num_rows
+
+    def drop(self, entry: FileEntry, rows: NDArray[np.uint32]) -> None:
+        """Take rows, by number, out of a file of the head."""
+        if len(rows):
+            edit = self._tiers.setdefault(entry.tier, _TierEdit())
+            edit.drops.setdefault(entry.path, (entry, []))[1].append(rows)
+
+    def set_keys(self, system_id: str, table: pa.Table) -> None:
+        """Replace the key file of a system by `table` (schema ``KEYS``, any order)."""
+        ordered = table.sort_by([("source_table", "ascending"), ("record_id", "ascending")]).cast(KEYS)
+        path, sha256, size = self._stage("keys", ordered.combine_chunks(), self._lake.store)
+        entry = KeyFile(system_id, path, ordered.num_rows, size, sha256)
+        self._keys.append((self.head.keys.get(system_id), entry))
+
+    def stage(self) -> None:
+        """Write, verify and upload everything that is pending; nothing is visible yet."""
+        remove: list[FileEntry] = []
+        mask: list[tuple[FileEntry, FileEntry]] = []
+        for tier, edit in self._tiers.items():
+            self._settle(tier, edit, remove, mask)
+        self._tiers.clear()
+        self._staged = Change("", tuple(self._added), tuple(remove), tuple(mask), tuple(self._keys))
+
+    def publish(
+        self,
+        operation: str,
+        writer: Writer,
+        *,
+        counts: Mapping[str, int],
+        uploads: tuple[Mapping[str, Any], ...] = (),
+    ) -> Commit:
+        """Stage what is not staged yet and commit everything at once. An edit that changes nothing publishes nothing.
+
+        Returns:
+            the new head, or the head this edit was planned on when there is nothing to do.
+
+        Raises:
+            CommitConflictError, CommitUnknownError: see `ShardLog.publish`.
+        """
+        if self._staged is None:
+            self.stage()
+        change = replace(cast("Change", self._staged), operation=operation, counts=counts, uploads=uploads)
+        if change.empty:
+            return self.head
+        self._publishing = True
+        return self._lake.shard(self.head.shard).publish(self.head, change, writer)
+
+    def discard_after(self, error: Exception) -> None:
+        """Delete what was uploaded, if `error` proves that no commit names it: the rest is left to the sweep."""
+        if not self._publishing or isinstance(error, CommitConflictError):
+            for store, key in self._uploaded:
+                store.delete(key)
+
+    def _settle(
+        self, tier: Tier, edit: _TierEdit, remove: list[FileEntry], mask: list[tuple[FileEntry, FileEntry]]
+    ) -> None:
+        """Turn drops into removed, rewritten or masked files, and pending rows into files, merging small ones."""
+        for entry, drops in edit.drops.values():
+            before = self._lake.removed(entry)
+            gone = np.unique(np.concatenate([*drops, *([] if before is None else [before])]))
+            if len(gone) == entry.rows:
+                remove.append(entry)
+            elif removals.worth_rewriting(entry.rows, len(gone)):
+                remove.append(entry)
+                edit.pending.append(self._survivors(entry, gone))
+            else:
+                mask.append((entry, self._masked(entry, gone)))
+        rows = sum(table.num_rows for table in edit.pending)
+        if not rows:
+            return
+        untouched = [entry for entry in self.head.of_tier(tier) if entry.path not in edit.drops]
+        for entry in files_to_absorb(untouched, rows):
+            remove.append(entry)
+            edit.pending.append(self._live(entry))
+        table = pa.concat_tables(edit.pending)
+        for start in range(0, table.num_rows, MAX_ROWS):
+            self._added.append(self._write(tier, table.slice(start, MAX_ROWS)))
+
+    def _masked(self, entry: FileEntry, gone: NDArray[np.uint32]) -> FileEntry:
+        masked = replace(entry, removal=self._stage_removal(gone))
+        if not entry.without_vector:
+            return masked
+        models = files.without_rows(self._lake.rows(entry, [MODEL]), gone).column(MODEL)
+        return replace(masked, without_vector=models.null_count)
+
+    def _live(self, entry: FileEntry) -> pa.Table:
+        return self._lake.rows(entry).drop_columns([ROW])
+
+    def _survivors(self, entry: FileEntry, gone: NDArray[np.uint32]) -> pa.Table:
+        return files.without_rows(self._lake.rows(entry), gone).drop_columns([ROW])
+
+    def _write(self, tier: Tier, table: pa.Table) -> FileEntry:
+        ordered = table.sort_by(ORDER).combine_chunks()
+        store = self._lake.cold if tier == "cold" else self._lake.store
+        if "content" in ordered.column_names:
+            files.verify_content(ordered.column("content"), ordered.column("content_sha256"), where=tier)
+        path, sha256, size = self._stage(tier, ordered, store)
+        bounds = pc.min_max(ordered.column("created_at")).as_py()
+        return FileEntry(
+            tier=tier,
+            root="cold" if tier == "cold" else "lake",
+            path=path,
+            rows=ordered.num_rows,
+            bytes=size,
+            sha256=sha256,
+            first=bounds["min"].isoformat(),
+            last=bounds["max"].isoformat(),
+            without_vector=ordered.column(MODEL).null_count,
+        )
+
+    def _stage(self, kind: str, table: pa.Table, store: ObjectStore) -> tuple[str, str, int]:
+        """Write, reopen, compare, upload. Returns key, SHA-256 and size in bytes."""
+        key = layout.new_file_key(self.head.shard, kind)
+        local = self._scratch / Path(key).name
+        files.write(table, local, kind=kind, about=self._about)
+        files.verify_written(table, local, kind=kind)
+        sha256, size = files.sha256_of(local), local.stat().st_size
+        self._uploaded.append((store, key))
+        store.upload(key, local)
+        _check_arrived(store, key, sha256, size)
+        self._lake.cache.adopt(store, key, sha256, local)
+        return key, sha256, size
+
+    def _stage_removal(self, gone: NDArray[np.uint32]) -> removals.Removal:
+        key = layout.new_file_key(self.head.shard, "removals")
+        data = removals.encode(gone)
+        removal = removals.describe(key, data)
+        self._uploaded.append((self._lake.store, key))
+        self._lake.store.put(key, data)
+        removals.decode(self._lake.store.get(key), removal)
+        return removal
+
+
+@contextmanager
+def edit_shard(lake: Lake, head: Commit, about: Mapping[str, str]) -> Iterator[ShardEdit]:
+    """A `ShardEdit` on top of `head`; what it staged is deleted when the block fails before anything was published.
+
+    Args:
+        lake: the lake.
+        head: the version the edit is planned against.
+        about: names of codecs and models, written into every file.
+    """
+    with lake.cache.scratch() as scratch:
+        edit = ShardEdit(lake, head, scratch, about)
+        try:
+            yield edit
+        except Exception as error:
+            edit.discard_after(error)
+            raise
+
+
+def files_to_absorb(entries: list[FileEntry], rows: int) -> list[FileEntry]:
+    """Which small files a new file of `rows` rows takes in (size-tiered merging, fan-in 8, up to `MAX_ROWS`).
+
+    When the tier would hold 8 files of one size class (classes are powers of 8 in rows), they become one; that one may
+    complete the next class. So every row is rewritten about once per class.
+    """
+    absorbed: list[FileEntry] = []
+    left = list(entries)
+    while True:
+        size_class = _size_class(rows)
+        peers = [entry for entry in left if _size_class(entry.live_rows) == size_class]
+        total = rows + sum(entry.live_rows for entry in peers)
+        if len(peers) < FAN_IN - 1 or total > MAX_ROWS:
+            return absorbed
+        absorbed += peers
+        left = [entry for entry in left if entry not in peers]
+        rows = total
+
+
+def _size_class(rows: int) -> int:
+    return (max(rows, 1).bit_length() - 1) // 3
+
+
+def _check_arrived(store: ObjectStore, key: str, sha256: str, size: int) -> None:
+    """Compare what the store holds with what was sent: stores that accept wrong checksums exist."""
+    if store.local_path(key) is not None:
+        return
+    data = store.get(key)
+    if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
+        message = "the store holds other bytes than were sent; nothing was committed"
+        raise IntegrityError(message, key=key, expected=sha256)

@@ -1,0 +1,186 @@
+"""Writing and reading the files of a tier. A file is written once, verified by reading it back, and never changed.
+
+Hot and warm are DuckDB files with a table ``records`` and a table ``about``; cold, archive and key files are Parquet
+with page checksums and the same facts in the file's metadata.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from akosha.errors import DiskFullError, IntegrityError
+from akosha.lake import duck
+from akosha.lake.schemas import BY_TIER
+from akosha.lake.sql import statement
+
+FORMAT: Final = "akosha-file/1"
+ROW: Final = "row"
+MAX_ROWS: Final = 20_000
+DUCKDB_KINDS: Final = frozenset({"hot", "warm"})
+BLOCK_BYTES: Final = 1 << 20
+
+
+def write(table: pa.Table, path: Path, *, kind: str, about: dict[str, str]) -> None:
+    """Write `table` to a new file and close it.
+
+    Args:
+        table: rows in the order they will keep, with the columns of ``BY_TIER[kind]``.
+        path: must not exist.
+        kind: hot, warm, cold, archive or keys.
+        about: names of codecs and models, written next to the data.
+
+    Raises:
+        DiskFullError: the local disk is full.
+    """
+    facts = {"format": FORMAT, "kind": kind, **about}
+    if kind in DUCKDB_KINDS:
+        _write_duckdb(table, path, kind, facts)
+    else:
+        _write_parquet(table, path, facts)
+
+
+def read(path: Path, *, kind: str, columns: Sequence[str] = (), before: datetime | None = None) -> pa.Table:
+    """Rows of a file in their order, with their numbers in the uint32 column ``row``, last.
+
+    Args:
+        path: a local file.
+        kind: as in `write`.
+        columns: which, default all of the schema.
+        before: only rows with `created_at` before this instant.
+
+    Raises:
+        IntegrityError: the file is damaged; every block and page read is checked.
+    """
+    names = list(columns) or BY_TIER[kind].names
+    if kind in DUCKDB_KINDS:
+        return _read_duckdb(path, kind, names, before)
+    return _read_parquet(path, kind, names, before)
+
+
+def read_about(path: Path, *, kind: str) -> dict[str, str]:
+    """What a file says of itself: format, kind, codecs and models."""
+    if kind in DUCKDB_KINDS:
+        with duck.connection(path) as con:
+            duck.attach_existing(con, path)
+            return dict(con.execute(statement("read_about")).fetchall())
+    metadata = pq.read_schema(path).metadata or {}
+    return {key.decode(): value.decode() for key, value in metadata.items() if not key.startswith(b"ARROW")}
+
+
+def verify_written(table: pa.Table, path: Path, *, kind: str) -> None:
+    """Reopen a file just written and compare every value of every row with what was meant.
+
+    Raises:
+        IntegrityError: something differs.
+    """
+    found = read(path, kind=kind)
+    if found.num_rows != table.num_rows:
+        message = "a file read back has another number of rows than were written; nothing was committed"
+        raise IntegrityError(message, path=str(path), expected=table.num_rows, found=found.num_rows)
+    for name in table.column_names:
+        if not found.column(name).equals(table.column(name)):
+            message = "a file read back differs from what was written; nothing was committed"
+            raise IntegrityError(message, path=str(path), column=name)
+
+
+def verify_content(contents: pa.Array, digests: pa.Array, *, where: str) -> None:
+    """Check that every text has the digest beside it.
+
+    Raises:
+        IntegrityError: the first that has not.
+    """
+    pairs = zip(contents.to_pylist(), digests.to_pylist(), strict=True)
+    for number, (text, digest) in enumerate(pairs):
+        if hashlib.sha256(text.encode()).digest() != digest:
+            message = "a text does not match its digest; run `akosha fsck --read-data`"
+            raise IntegrityError(message, where=where, row=number, expected=digest.hex())
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hex, read in blocks of 1 MiB."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def without_rows(table: pa.Table, removed: NDArray[np.uint32] | None) -> pa.Table:
+    """`table` less the rows whose number is in `removed`."""
+    if removed is None or not len(removed):
+        return table
+    numbers = table.column(ROW).to_numpy()
+    return table.filter(pa.array(~np.isin(numbers, removed)))
+
+
+def _write_duckdb(table: pa.Table, path: Path, kind: str, facts: dict[str, str]) -> None:
+    with duck.connection(path) as con:
+        duck.attach_new(con, path, table.num_rows)
+        con.execute(statement(f"create_{kind}"))
+        con.register("incoming", table)
+        con.execute(statement("insert_records"))
+        con.execute(statement("create_about"), [list(facts), list(facts.values())])
+        con.execute("CHECKPOINT f")
+        con.execute("DETACH f")
+
+
+def _read_duckdb(path: Path, kind: str, names: list[str], before: datetime | None) -> pa.Table:
+    columns = ", ".join(f'"{name}"' for name in names)
+    with duck.connection(path) as con:
+        duck.attach_existing(con, path)
+        query = statement("read_records").replace("{columns}", columns)
+        table = con.sql(query, params={"before": before}).to_arrow_table()
+    fields = [BY_TIER[kind].field(name) for name in names]
+    return table.cast(pa.schema([*fields, pa.field(ROW, pa.uint32(), nullable=False)])).combine_chunks()
+
+
+def _write_parquet(table: pa.Table, path: Path, facts: dict[str, str]) -> None:
+    metadata = cast("dict[bytes | str, bytes | str]", dict(facts))
+    try:
+        with pq.ParquetWriter(
+            path,
+            table.schema.with_metadata(metadata),
+            compression="zstd",
+            compression_level=1,
+            write_page_checksum=True,
+            use_dictionary=["system_id", "source_table", "time_evidence", "embedding_model", "project", "attributes",
+                            "provenance", "metadata", "bookkeeping"],
+        ) as writer:  # fmt: skip
+            writer.write_table(table, row_group_size=MAX_ROWS)
+    except OSError as error:
+        message = "no room left on the disk behind AKOSHA_CACHE_DIR; free space or point the setting elsewhere"
+        if error.errno is None or "space" in str(error).lower():
+            raise DiskFullError(message, setting="AKOSHA_CACHE_DIR", path=str(path)) from error
+        raise
+
+
+def _read_parquet(path: Path, kind: str, names: list[str], before: datetime | None) -> pa.Table:
+    wanted = names if before is None or "created_at" in names else [*names, "created_at"]
+    try:
+        table = pq.read_table(path, columns=wanted, page_checksum_verification=True, memory_map=False)
+    except (pa.ArrowException, OSError) as error:
+        message = f"the Parquet file is damaged: {str(error).splitlines()[0][:200]}; run `akosha fsck`"
+        raise IntegrityError(message, path=str(path)) from error
+    table = table.append_column(
+        pa.field(ROW, pa.uint32(), nullable=False), pa.array(np.arange(table.num_rows, dtype=np.uint32))
+    )
+    if before is not None:
+        table = table.filter(_before(table.column("created_at"), before))
+    fields = [BY_TIER[kind].field(name) for name in names]
+    ordered = table.select([*names, ROW])
+    return ordered.cast(pa.schema([*fields, pa.field(ROW, pa.uint32(), nullable=False)])).combine_chunks()
+
+
+def _before(times: pa.ChunkedArray, before: datetime) -> Any:  # noqa: ANN401 - pyarrow.compute is untyped
+    import pyarrow.compute as pc
+
+    return pc.less(times, pa.scalar(before, pa.timestamp("us", tz="UTC")))

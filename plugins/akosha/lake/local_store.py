@@ -1,0 +1,172 @@
+"""A folder as an object store. Success means: fsynced, file and directory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from akosha.errors import ConfigurationError, DiskFullError, ObjectMissingError
+from akosha.lake.objects import ObjectInfo
+
+HIDDEN = "."
+
+
+class LocalStore:
+    """Objects are files below `root`; names that start with a dot are unfinished writes and are never listed."""
+
+    def __init__(self, root: Path, *, setting: str) -> None:
+        self.root = root
+        self._setting = setting
+
+    @property
+    def url(self) -> str:
+        """The folder as a file URL."""
+        return f"file://{self.root}"
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Create by `os.link` of a fsynced temporary file: a crash never leaves an empty or torn object."""
+        with self._temporary(key) as (temporary, final):
+            _write_synced(temporary, data)
+            try:
+                os.link(temporary, final)
+            except FileExistsError:
+                return False
+        _sync_folder(final.parent)
+        return True
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write by atomic rename."""
+        with self._temporary(key) as (temporary, final):
+            _write_synced(temporary, data)
+            temporary.replace(final)
+        _sync_folder(final.parent)
+
+    def upload(self, key: str, path: Path) -> None:
+        """Link the file in where the file system allows it, else copy it."""
+        with self._temporary(key) as (temporary, final):
+            try:
+                os.link(path, temporary)
+            except OSError as error:
+                if error.errno not in {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK}:
+                    raise
+                shutil.copyfile(path, temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.link(temporary, final)
+        _sync_folder(final.parent)
+
+    def get(self, key: str) -> bytes:
+        """Read a whole file."""
+        with self._reading(key):
+            return (self.root / key).read_bytes()
+
+    def download(self, key: str, path: Path, *, etag: str = "") -> None:
+        """Copy a file out."""
+        with self._reading(key):
+            found = self.stat(key)
+            if etag and (found is None or found.etag != etag):
+                message = "the object changed while it was read; it is read again in the next run"
+                raise ObjectMissingError(message, key=key, store=self.url)
+            shutil.copyfile(self.root / key, path)
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """Size and times of a file."""
+        try:
+            return self._info(self.root / key)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def list(self, prefix: str, *, start_after: str = "", limit: int = 0) -> Iterator[ObjectInfo]:
+        """Walk the folder that holds `prefix`, in order of keys."""
+        folder = self.root / prefix if prefix.endswith("/") or not prefix else (self.root / prefix).parent
+        keys = sorted(key for key in self._keys(folder) if key.startswith(prefix) and key > start_after)
+        for key in keys[:limit] if limit else keys:
+            found = self.stat(key)
+            if found is not None:
+                yield found
+
+    def list_folders(self, prefix: str) -> list[str]:
+        """Folders directly below `prefix`."""
+        try:
+            with os.scandir(self.root / prefix) as entries:
+                return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(HIDDEN))
+        except FileNotFoundError:
+            return []
+
+    def delete(self, key: str) -> None:
+        """Unlink a file."""
+        (self.root / key).unlink(missing_ok=True)
+
+    def local_path(self, key: str) -> Path | None:
+        """The file itself."""
+        return self.root / key
+
+    def _keys(self, folder: Path) -> Iterator[str]:
+        for parent, folders, files in os.walk(folder):
+            folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
+            for name in files:
+                if not name.startswith(HIDDEN):
+                    yield (Path(parent) / name).relative_to(self.root).as_posix()
+
+    def _info(self, path: Path) -> ObjectInfo:
+        found = path.stat()
+        etag = f"{found.st_mtime_ns:x}-{found.st_size:x}"
+        modified = datetime.fromtimestamp(found.st_mtime, UTC)
+        return ObjectInfo(path.relative_to(self.root).as_posix(), found.st_size, etag, modified)
+
+    @contextmanager
+    def _temporary(self, key: str) -> Iterator[tuple[Path, Path]]:
+        final = self.root / key
+        temporary = final.parent / f"{HIDDEN}{uuid.uuid4().hex}.part"
+        try:
+            _make_folders(final.parent)
+            yield temporary, final
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                message = f"no room left on the disk behind {self._setting}; free space or point the setting elsewhere"
+                raise DiskFullError(message, setting=self._setting, store=self.url) from error
+            if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
+                message = f"cannot write below {self.root} ({error.strerror}); change {self._setting} or its permissions"
+                raise ConfigurationError(message, setting=self._setting) from error
+            raise
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, NotADirectoryError):
+            message = "the object is not in the store"
+            raise ObjectMissingError(message, key=key, store=self.url) from None
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _make_folders(folder: Path) -> None:
+    missing = []
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

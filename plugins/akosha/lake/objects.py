@@ -1,0 +1,72 @@
+"""The object store under a lake: one small contract, kept by a folder and by S3.
+
+The one primitive everything leans on is `put_if_absent`. A store is probed for it before the first write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One listed object: key below the store's root, size in bytes, ETag without quotes, time of last change."""
+
+    key: str
+    size_bytes: int
+    etag: str
+    modified: datetime
+
+
+class ObjectStore(Protocol):
+    """What a lake needs of a store. Keys are relative to `url`; every error is an `AkoshaError`."""
+
+    @property
+    def url(self) -> str:
+        """Where the store lives, for people."""
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Create an object that must not exist. True = created, False = something is there.
+
+        Raises:
+            CommitUnknownError: the answer was lost; call again with the same bytes, then compare what is there.
+        """
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object, replacing what is there."""
+
+    def upload(self, key: str, path: Path) -> None:
+        """Copy a local file to a new key, durable on return."""
+
+    def get(self, key: str) -> bytes:
+        """Read a whole object.
+
+        Raises:
+            ObjectMissingError: it is not there.
+        """
+
+    def download(self, key: str, path: Path, *, etag: str = "") -> None:
+        """Copy an object to a local path; with `etag`, only while the object still has it.
+
+        Raises:
+            ObjectMissingError: it is not there, or has changed.
+        """
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """What is known of an object, or None if it is not there."""
+
+    def list(self, prefix: str, *, start_after: str = "", limit: int = 0) -> Iterator[ObjectInfo]:
+        """Objects below `prefix` in order of their keys; `limit` 0 = all."""
+
+    def list_folders(self, prefix: str) -> list[str]:
+        """Names directly below `prefix` that have something below them, without slashes, in order."""
+
+    def delete(self, key: str) -> None:
+        """Remove an object; removing nothing is no error."""
+
+    def local_path(self, key: str) -> Path | None:
+        """The object's own path if it is a local file, else None."""

@@ -1,0 +1,64 @@
+"""The lake's policy: numbered documents, put if absent, so that every commit can name the one it decided under."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from akosha.declared import model
+from akosha.lake import layout
+from akosha.lake.documents import Document, seal, unseal
+from akosha.lake.objects import ObjectStore
+from akosha.settings import Settings
+
+DEFAULT_ID = "policy-default-v1"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What ages when. `audit_share` is the share of archived records whose FLOAT vector is kept, 0-1."""
+
+    number: int
+    hot_days: int
+    warm_days: int
+    audit_share: float
+    vector_wait_days: int
+
+    def hot_cutoff(self, as_of: datetime) -> datetime:
+        """Records created before this leave hot."""
+        return as_of - timedelta(days=self.hot_days)
+
+    def warm_cutoff(self, as_of: datetime) -> datetime:
+        """Records created before this leave warm."""
+        return as_of - timedelta(days=self.warm_days)
+
+    def patience_cutoff(self, as_of: datetime) -> datetime:
+        """Records created before this leave hot even without a vector."""
+        return as_of - timedelta(days=self.hot_days + self.vector_wait_days)
+
+
+def write_first_policy(store: ObjectStore, *, now: datetime) -> None:
+    """Put policy 1, the declared default, unless it is there."""
+    document: Document = {"format": "akosha-policy/1", "number": 1, "made_at": now.isoformat(), **_declared_default()}
+    store.put_if_absent(layout.policy_key(1), seal(document))
+
+
+def read_policy(store: ObjectStore, settings: Settings) -> Policy:
+    """The newest policy. Ages that it leaves null come from AKOSHA_HOT_DAYS and AKOSHA_WARM_DAYS."""
+    newest = ""
+    for found in store.list(layout.POLICY_PREFIX):
+        newest = max(newest, found.key)
+    document = unseal(store.get(newest), kind="policy", key=newest) if newest else {"number": 0, **_declared_default()}
+    hot, warm = document["hot_days"], document["warm_days"]
+    return Policy(
+        number=int(document["number"]),
+        hot_days=settings.hot_days if hot is None else int(hot),
+        warm_days=settings.warm_days if warm is None else int(warm),
+        audit_share=float(document["audit_share"]),
+        vector_wait_days=settings.vector_wait_days,
+    )
+
+
+def _declared_default() -> Document:
+    declared = model(DEFAULT_ID)
+    return {name: declared[name] for name in ("hot_days", "warm_days", "audit_share")}

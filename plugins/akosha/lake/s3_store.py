@@ -1,0 +1,217 @@
+"""A bucket prefix as an object store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from akosha.errors import (
+    AkoshaError,
+    CommitUnknownError,
+    ConfigurationError,
+    DiskFullError,
+    ObjectMissingError,
+    StoreUnavailableError,
+)
+from akosha.lake.objects import ObjectInfo
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
+
+CREDENTIAL_CODES = frozenset(
+    {
+        "AccessDenied",
+        "AllAccessDisabled",
+        "AuthorizationHeaderMalformed",
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+        "403",
+    }
+)
+MISSING_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
+CONFLICT_STATUS = 409
+PRECONDITION_FAILED = 412
+
+
+def make_client(endpoint_url: str) -> BaseClient:
+    """An S3 client: short timeouts, bounded retries; for other endpoints than AWS, path style and no CRC trailers."""
+    import boto3
+    from botocore.config import Config
+
+    own: dict[str, Any] = {}
+    if endpoint_url:
+        own = {
+            "s3": {"addressing_style": "path"},
+            "request_checksum_calculation": "when_required",
+            "response_checksum_validation": "when_required",
+        }
+    config = Config(
+        connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 4}, **own
+    )
+    return boto3.client("s3", endpoint_url=endpoint_url or None, config=config)
+
+
+class S3Store:
+    """Objects are keys below ``s3://bucket/prefix/``."""
+
+    def __init__(self, client: BaseClient, bucket: str, prefix: str, *, setting: str) -> None:
+        self._client: Any = client
+        self._bucket = bucket
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._setting = setting
+
+    @property
+    def url(self) -> str:
+        """Bucket and prefix as a URL."""
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """PUT with ``If-None-Match: *``. 412 = something is there; 409, 5xx and lost answers = not known."""
+        from botocore.exceptions import ClientError
+
+        try:
+            self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data, IfNoneMatch="*")
+        except Exception as error:
+            if isinstance(error, ClientError):
+                status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+                if status == PRECONDITION_FAILED:
+                    return False
+                if status == CONFLICT_STATUS:
+                    message = "two conditional writes met; the outcome is not known yet"
+                    raise CommitUnknownError(message, key=key, store=self.url) from error
+            translated = self._translate(error, key)
+            if isinstance(translated, StoreUnavailableError):
+                message = "the answer to a conditional write was lost; the outcome is not known yet"
+                raise CommitUnknownError(message, key=key, store=self.url) from error
+            raise translated from error
+        return True
+
+    def put(self, key: str, data: bytes) -> None:
+        """PUT bytes."""
+        self._call(key, lambda: self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data))
+
+    def upload(self, key: str, path: Path) -> None:
+        """PUT a file, in parts when it is large."""
+        self._call(key, lambda: self._client.upload_file(str(path), self._bucket, self._prefix + key))
+
+    def get(self, key: str) -> bytes:
+        """GET the whole object."""
+        return bytes(
+            self._call(
+                key, lambda: self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read()
+            )
+        )
+
+    def download(self, key: str, path: Path, *, etag: str = "") -> None:
+        """GET into a file, one stream; with `etag` as ``If-Match``."""
+        condition = {"IfMatch": f'"{etag}"'} if etag else {}
+
+        def fetch() -> None:
+            body = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **condition)["Body"]
+            with path.open("wb") as file:
+                for chunk in body.iter_chunks(1 << 20):
+                    file.write(chunk)
+
+        self._call(key, fetch)
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """HEAD."""
+        try:
+            found = self._call(key, lambda: self._client.head_object(Bucket=self._bucket, Key=self._prefix + key))
+        except ObjectMissingError:
+            return None
+        return ObjectInfo(key, int(found["ContentLength"]), found["ETag"].strip('"'), found["LastModified"])
+
+    def list(self, prefix: str, *, start_after: str = "", limit: int = 0) -> Iterator[ObjectInfo]:
+        """LIST page by page; `limit` bounds the page, so that the first of a folder costs one small request."""
+        query: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix}
+        if start_after:
+            query["StartAfter"] = self._prefix + start_after
+        if limit:
+            query["MaxKeys"] = min(limit, 1000)
+        seen = 0
+        while True:
+            page = self._call(prefix, lambda: self._client.list_objects_v2(**query))
+            for found in page.get("Contents", ()):
+                key = found["Key"][len(self._prefix) :]
+                yield ObjectInfo(key, int(found["Size"]), found["ETag"].strip('"'), found["LastModified"])
+                seen += 1
+                if limit and seen >= limit:
+                    return
+            if not page.get("IsTruncated"):
+                return
+            query["ContinuationToken"] = page["NextContinuationToken"]
+
+    def list_folders(self, prefix: str) -> list[str]:
+        """LIST with a delimiter."""
+        names: list[str] = []
+        query: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, "Delimiter": "/"}
+        while True:
+            page = self._call(prefix, lambda: self._client.list_objects_v2(**query))
+            names += [
+                found["Prefix"][len(self._prefix) + len(prefix) : -1] for found in page.get("CommonPrefixes", ())
+            ]
+            if not page.get("IsTruncated"):
+                return names
+            query["ContinuationToken"] = page["NextContinuationToken"]
+
+    def delete(self, key: str) -> None:
+        """DELETE."""
+        self._call(key, lambda: self._client.delete_object(Bucket=self._bucket, Key=self._prefix + key))
+
+    def local_path(self, key: str) -> Path | None:  # noqa: ARG002 - the contract's parameter
+        """S3 objects have no local path."""
+        return None
+
+    def _call(self, key: str, request: Callable[[], Any]) -> Any:  # noqa: ANN401 - boto3 answers are untyped
+        try:
+            return request()
+        except Exception as error:
+            raise self._translate(error, key) from error
+
+    def _translate(self, error: Exception, key: str) -> Exception:
+        """The `AkoshaError` that says what an operator can do about a botocore error."""
+        import errno
+
+        from boto3.exceptions import S3UploadFailedError
+        from botocore import exceptions as botocore
+
+        if isinstance(error, AkoshaError):
+            return error
+        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            message = "no room left on the disk behind AKOSHA_CACHE_DIR; free space or point the setting elsewhere"
+            return DiskFullError(message, setting="AKOSHA_CACHE_DIR")
+        if isinstance(error, (botocore.NoCredentialsError, botocore.PartialCredentialsError)):
+            message = f"no S3 credentials for {self.url}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            return ConfigurationError(message, setting="AWS_ACCESS_KEY_ID")
+        if isinstance(error, botocore.NoRegionError):
+            return ConfigurationError("no S3 region: set AWS_DEFAULT_REGION", setting="AWS_DEFAULT_REGION")
+        if isinstance(error, botocore.ClientError):
+            return self._translate_answer(error, key)
+        if isinstance(error, S3UploadFailedError) and isinstance(error.__context__, Exception):
+            return self._translate(error.__context__, key)
+        if isinstance(error, (botocore.BotoCoreError, OSError)):
+            message = f"{self.url} did not answer: check AKOSHA_S3_ENDPOINT_URL and that the store is up"
+            return StoreUnavailableError(message, setting="AKOSHA_S3_ENDPOINT_URL", key=key, cause=str(error)[:200])
+        return error
+
+    def _translate_answer(self, error: Any, key: str) -> AkoshaError:  # noqa: ANN401 - botocore is untyped
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        if code == "NoSuchBucket":
+            message = f"there is no bucket {self._bucket!r}: create it, or change {self._setting}"
+            return ConfigurationError(message, setting=self._setting)
+        if code in MISSING_CODES:
+            return ObjectMissingError("the object is not in the store", key=key, store=self.url)
+        if status == PRECONDITION_FAILED:
+            message = "the object changed while it was read; it is read again in the next run"
+            return ObjectMissingError(message, key=key, store=self.url)
+        if code in CREDENTIAL_CODES:
+            message = f"{self.url} refuses these credentials ({code}): check AWS_ACCESS_KEY_ID and its rights"
+            return ConfigurationError(message, setting="AWS_ACCESS_KEY_ID")
+        message = f"{self.url} answered {status} {code}: try again; if it stays, check the store behind {self._setting}"
+        return StoreUnavailableError(message, key=key, setting=self._setting)

@@ -1,0 +1,119 @@
+"""Configuration: one frozen object, read from the environment.
+
+Every field names its environment variable, its unit and its default. Airflow passes the same variables to its tasks,
+so a value is read in exactly one way everywhere. Credentials and region come the usual AWS ways and are never held here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from akosha.errors import ConfigurationError
+
+PREFIX = "AKOSHA_"
+
+PositiveDays = Annotated[int, Field(ge=1, le=36_500)]
+
+
+class Settings(BaseModel):
+    """What an operator may choose. The environment variable is the field's name in capitals after ``AKOSHA_``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    lake_url: str = Field(description="where the lake lives: file:///path or s3://bucket/prefix")
+    cold_url: str = Field("", description="where cold files live; empty = inside the lake. Recorded in lake.json")
+    uploads_url: str = Field("", description="where Session-Buddy uploads arrive: s3://bucket or s3://bucket/prefix")
+    s3_endpoint_url: str = Field("", description="S3 endpoint other than AWS, for example http://127.0.0.1:8333")
+    cache_dir: Path = Field(
+        Path("~/.cache/akosha"), description="local cache: sidecars, fetched files, embeddings. Deletable at any time"
+    )
+    hot_days: PositiveDays = Field(7, description="days a record stays in hot")
+    warm_days: PositiveDays = Field(90, description="age in days at which a warm record becomes cold")
+    retain_days: PositiveDays = Field(7, description="days for which older versions stay readable")
+    sweep_grace_hours: int = Field(24, ge=1, description="hours an unnamed file is left alone")
+    vector_wait_days: int = Field(7, ge=0, description="days past its line that a record waits in hot for a vector")
+    embed_budget_seconds: float = Field(0, ge=0, description="seconds one embedding job may take; 0 = no limit")
+    sandbox_max_bytes: int = Field(
+        4 << 30, ge=1 << 20, description="largest unpacked database file that is read, in bytes"
+    )
+    recall_floor: float = Field(0.95, ge=0, le=1, description="recall@10 below which a move is refused")
+    batches: int = Field(8, ge=1, le=256, description="mapped tasks per run, at most")
+    ambiguous_systems: str = Field(
+        "unknown-system", description="system ids that unrelated machines share, separated by commas"
+    )
+    workers: int = Field(0, ge=0, description="processes of one command-line job; 0 = one per core")
+
+    @field_validator("lake_url", "cold_url", "uploads_url")
+    @classmethod
+    def _known_scheme(cls, value: str) -> str:
+        if value and not value.startswith(("s3://", "file://")):
+            msg = f"expected s3://bucket/prefix or file:///path, found {value!r}"
+            raise ValueError(msg)
+        if value.startswith("file://") and not value.startswith("file:///"):
+            msg = f"a file URL needs an absolute path after file://, found {value!r}"
+            raise ValueError(msg)
+        return value.rstrip("/") if value != "file:///" else value
+
+    @property
+    def ambiguous(self) -> frozenset[str]:
+        """System ids that unrelated machines share."""
+        return frozenset(part.strip() for part in self.ambiguous_systems.split(",") if part.strip())
+
+    @property
+    def cache(self) -> Path:
+        """The cache folder with ``~`` resolved."""
+        return self.cache_dir.expanduser()
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:
+        """Read every ``AKOSHA_*`` variable.
+
+        Raises:
+            ConfigurationError: a variable is missing or its value does not fit; names the variable, what was found and
+                what was expected.
+        """
+        source = os.environ if environment is None else environment
+        values = {
+            name: source[PREFIX + name.upper()]
+            for name in cls.model_fields
+            if source.get(PREFIX + name.upper(), "") != ""
+        }
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            variable = PREFIX + str(first["loc"][0]).upper()
+            if first["type"] == "missing":
+                message = f"{variable} is not set: set it to {cls.model_fields[str(first['loc'][0])].description}"
+                raise ConfigurationError(message, setting=variable) from None
+            message = f"{variable} is wrong: {first['msg']}; found {first['input']!r}"
+            raise ConfigurationError(message, setting=variable) from None
+
+    def require_uploads_url(self) -> str:
+        """The uploads URL.
+
+        Raises:
+            ConfigurationError: it is not set.
+        """
+        if not self.uploads_url:
+            message = "AKOSHA_UPLOADS_URL is not set: set it to the bucket that receives uploads, s3://bucket"
+            raise ConfigurationError(message, setting="AKOSHA_UPLOADS_URL")
+        return self.uploads_url
+
+    def describe(self, environment: Mapping[str, str] | None = None) -> list[dict[str, str]]:
+        """Every setting as name, value, origin (``environment`` or ``default``) and description."""
+        source = os.environ if environment is None else environment
+        return [
+            {
+                "setting": PREFIX + name.upper(),
+                "value": str(getattr(self, name)),
+                "origin": "environment" if source.get(PREFIX + name.upper(), "") != "" else "default",
+                "description": field.description or "",
+            }
+            for name, field in type(self).model_fields.items()
+        ]
