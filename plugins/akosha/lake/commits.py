@@ -58,13 +58,14 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """The key file of one system."""
+    """The key file of one system. `newest_manifest` is the time of its newest upload applied, as ISO text in UTC."""
 
     system_id: str
     path: str
     rows: int
     bytes: int
     sha256: str
+    newest_manifest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,8 @@ def apply(head: Commit, change: Change) -> Commit:
 
 def _require(holds: bool, head: Commit, message: str, **context: object) -> None:  # noqa: FBT001 - reads as a sentence
     if not holds:
-        raise CommitConflictError(f"{message}; plan again", shard=head.shard, found_version=head.version, **context)
+        sentence = f"{message}; plan again"
+        raise CommitConflictError(sentence, shard=head.shard, found_version=head.version, **context)
 
 
 def commit_document(commit: Commit) -> Document:

@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from akosha.errors import CommitConflictError, IntegrityError
 from akosha.lake import files, layout, removals
-from akosha.lake.commits import Change, Commit, FileEntry, KeyFile, Tier
+from akosha.lake.commits import Change, Commit, FileEntry, KeyFile, Removal, Tier
 from akosha.lake.files import MAX_ROWS, ROW
 from akosha.lake.lake import Lake
 from akosha.lake.objects import ObjectStore
@@ -52,7 +53,7 @@ class ShardEdit:
         self._keys: list[tuple[KeyFile | None, KeyFile]] = []
         self._uploaded: list[tuple[ObjectStore, str]] = []
         self._staged: Change | None = None
-        self._publishing = False
+        self._safe_to_discard = True
 
     def put(self, tier: Tier, table: pa.Table) -> None:
         """Add rows (columns of the tier's schema) to a tier. Full files are written at once, the rest at `publish`."""
@@ -74,12 +75,16 @@ class ShardEdit:
             edit = self._tiers.setdefault(entry.tier, _TierEdit())
             edit.drops.setdefault(entry.path, (entry, []))[1].append(rows)
 
-    def set_keys(self, system_id: str, table: pa.Table) -> None:
-        """Replace the key file of a system by `table` (schema ``KEYS``, any order)."""
+    def set_keys(self, system_id: str, table: pa.Table, *, newest: datetime) -> None:
+        """Replace the key file of a system by `table` (schema ``KEYS``, any order).
+
+        `newest` is the manifest time of the upload that is applied, UTC; an earlier one leaves the key file's own.
+        """
         ordered = table.sort_by([("source_table", "ascending"), ("record_id", "ascending")]).cast(KEYS)
         path, sha256, size = self._stage("keys", ordered.combine_chunks(), self._lake.store)
-        entry = KeyFile(system_id, path, ordered.num_rows, size, sha256)
-        self._keys.append((self.head.keys.get(system_id), entry))
+        before = self.head.keys.get(system_id)
+        newest_manifest = max(newest.isoformat(), before.newest_manifest if before else "")
+        self._keys.append((before, KeyFile(system_id, path, ordered.num_rows, size, sha256, newest_manifest)))
 
     def stage(self) -> None:
         """Write, verify and upload everything that is pending; nothing is visible yet."""
@@ -111,14 +116,19 @@ class ShardEdit:
         change = replace(cast("Change", self._staged), operation=operation, counts=counts, uploads=uploads)
         if change.empty:
             return self.head
-        self._publishing = True
-        return self._lake.shard(self.head.shard).publish(self.head, change, writer)
+        self._safe_to_discard = False
+        try:
+            return self._lake.shard(self.head.shard).publish(self.head, change, writer)
+        except CommitConflictError:
+            self._safe_to_discard = True
+            raise
 
-    def discard_after(self, error: Exception) -> None:
-        """Delete what was uploaded, if `error` proves that no commit names it: the rest is left to the sweep."""
-        if not self._publishing or isinstance(error, CommitConflictError):
+    def discard(self) -> None:
+        """Delete what was uploaded, while it is certain that no commit names it; else leave it to the sweep."""
+        if self._safe_to_discard:
             for store, key in self._uploaded:
                 store.delete(key)
+            self._uploaded.clear()
 
     def _settle(
         self, tier: Tier, edit: _TierEdit, remove: list[FileEntry], mask: list[tuple[FileEntry, FileEntry]]
@@ -190,7 +200,7 @@ class ShardEdit:
         self._lake.cache.adopt(store, key, sha256, local)
         return key, sha256, size
 
-    def _stage_removal(self, gone: NDArray[np.uint32]) -> removals.Removal:
+    def _stage_removal(self, gone: NDArray[np.uint32]) -> Removal:
         key = layout.new_file_key(self.head.shard, "removals")
         data = removals.encode(gone)
         removal = removals.describe(key, data)
@@ -213,8 +223,8 @@ def edit_shard(lake: Lake, head: Commit, about: Mapping[str, str]) -> Iterator[S
         edit = ShardEdit(lake, head, scratch, about)
         try:
             yield edit
-        except Exception as error:
-            edit.discard_after(error)
+        except Exception:
+            edit.discard()
             raise
 
 

@@ -6,7 +6,7 @@ import errno
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,7 +91,7 @@ class LocalStore:
             if found is not None:
                 yield found
 
-    def list_folders(self, prefix: str) -> list[str]:
+    def list_folders(self, prefix: str) -> Sequence[str]:
         """Folders directly below `prefix`."""
         try:
             with os.scandir(self.root / prefix) as entries:
@@ -132,7 +132,9 @@ class LocalStore:
                 message = f"no room left on the disk behind {self._setting}; free space or point the setting elsewhere"
                 raise DiskFullError(message, setting=self._setting, store=self.url) from error
             if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
-                message = f"cannot write below {self.root} ({error.strerror}); change {self._setting} or its permissions"
+                message = (
+                    f"cannot write below {self.root} ({error.strerror}); change {self._setting} or its permissions"
+                )
                 raise ConfigurationError(message, setting=self._setting) from error
             raise
         finally:

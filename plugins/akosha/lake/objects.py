@@ -5,7 +5,7 @@ The one primitive everything leans on is `put_if_absent`. A store is probed for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -62,7 +62,7 @@ class ObjectStore(Protocol):
     def list(self, prefix: str, *, start_after: str = "", limit: int = 0) -> Iterator[ObjectInfo]:
         """Objects below `prefix` in order of their keys; `limit` 0 = all."""
 
-    def list_folders(self, prefix: str) -> list[str]:
+    def list_folders(self, prefix: str) -> Sequence[str]:
         """Names directly below `prefix` that have something below them, without slashes, in order."""
 
     def delete(self, key: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +49,7 @@ def make_client(endpoint_url: str) -> BaseClient:
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
         }
-    config = Config(
-        connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 4}, **own
-    )
+    config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 4}, **own)
     return boto3.client("s3", endpoint_url=endpoint_url or None, config=config)
 
 
@@ -101,9 +99,7 @@ class S3Store:
     def get(self, key: str) -> bytes:
         """GET the whole object."""
         return bytes(
-            self._call(
-                key, lambda: self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read()
-            )
+            self._call(key, lambda: self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read())
         )
 
     def download(self, key: str, path: Path, *, etag: str = "") -> None:
@@ -146,15 +142,13 @@ class S3Store:
                 return
             query["ContinuationToken"] = page["NextContinuationToken"]
 
-    def list_folders(self, prefix: str) -> list[str]:
+    def list_folders(self, prefix: str) -> Sequence[str]:
         """LIST with a delimiter."""
-        names: list[str] = []
+        names = []
         query: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, "Delimiter": "/"}
         while True:
             page = self._call(prefix, lambda: self._client.list_objects_v2(**query))
-            names += [
-                found["Prefix"][len(self._prefix) + len(prefix) : -1] for found in page.get("CommonPrefixes", ())
-            ]
+            names += [found["Prefix"][len(self._prefix) + len(prefix) : -1] for found in page.get("CommonPrefixes", ())]
             if not page.get("IsTruncated"):
                 return names
             query["ContinuationToken"] = page["NextContinuationToken"]

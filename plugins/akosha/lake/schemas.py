@@ -40,7 +40,18 @@ _TEXT_FIELDS = [
 ]
 
 HOT: Final = pa.schema(
-    [*_KEY_FIELDS, *_TIME_FIELDS, _DIGEST, _CONTENT, _SUMMARY, _SENTENCE, _FINGERPRINT, _EMBEDDING, _MODEL, *_TEXT_FIELDS]
+    [
+        *_KEY_FIELDS,
+        *_TIME_FIELDS,
+        _DIGEST,
+        _CONTENT,
+        _SUMMARY,
+        _SENTENCE,
+        _FINGERPRINT,
+        _EMBEDDING,
+        _MODEL,
+        *_TEXT_FIELDS,
+    ]
 )
 WARM: Final = pa.schema(
     [*_KEY_FIELDS, *_TIME_FIELDS, _DIGEST, _SUMMARY, _SENTENCE, _FINGERPRINT, _CODES, _SCALE, _MODEL, *_TEXT_FIELDS]

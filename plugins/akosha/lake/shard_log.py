@@ -99,16 +99,15 @@ class ShardLog:
     def _put(self, commit: Commit, data: bytes) -> bool:
         """True = this document is version N, False = another one is. The same bytes are put until that is known."""
         key = layout.commit_key(self.shard, commit.version)
-        wait = FIRST_WAIT_SECONDS
-        for attempt in range(PUT_ATTEMPTS):
+        attempt = 1
+        while True:
             try:
                 return self._store.put_if_absent(key, data) or self._is_ours(key, commit)
             except CommitUnknownError:
-                if attempt == PUT_ATTEMPTS - 1:
+                if attempt == PUT_ATTEMPTS:
                     raise
-                time.sleep(wait)
-                wait *= 2
-        raise CommitUnknownError("no definite answer to a commit", shard=self.shard, version=commit.version)
+            time.sleep(FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
+            attempt += 1
 
     def _is_ours(self, key: str, commit: Commit) -> bool:
         """A retried put that had succeeded finds its own document: the commit id tells."""

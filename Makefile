@@ -1,0 +1,35 @@
+# Every target works in a fresh clone: what needs the environment builds it first.
+SHELL := bash
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup lock demo test lint format bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup:  ## build .venv in this checkout (Python 3.11 or 3.12; PYTHON=... chooses one)
+	@bash deploy/setup.sh
+
+lock: setup  ## compile requirements*.in into pinned requirements*.txt (UPGRADE=1 takes newer versions)
+	@bash deploy/lock.sh
+
+demo: setup  ## uploads to search through a real Airflow on 127.0.0.1, until Ctrl-C (ONCE=1 ends by itself)
+	@$(BIN)/python deploy/demo.py $(if $(ONCE),--once)
+
+test: setup  ## lint, types, contracts and all tests; stops at the first failure
+	@bash deploy/test.sh
+
+lint: setup  ## only the checks that run no code
+	@bash deploy/test.sh --lint-only
+
+format: setup  ## rewrite the code in the house's format
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+bench: setup  ## run every benchmark and print what it measured
+	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do echo "== $$file"; $(BIN)/python "$$file"; done
+
+clean:  ## remove caches; .venv and the demo's lake stay
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	@find . -path ./.venv -prune -o -name __pycache__ -type d -exec rm -rf {} +

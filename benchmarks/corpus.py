@@ -1,0 +1,39 @@
+"""Real technical texts for benchmarks and declared parameters: docstrings of installed packages."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PACKAGES = ("boto3", "botocore", "celery", "numpy", "polars", "pyarrow", "pydantic", "sklearn", "sqlalchemy", "scipy")
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def docstrings(count: int, *, shortest: int = 1000, longest: int = 2000) -> list[str]:
+    """Different docstrings of the given length in characters, spread over the packages.
+
+    The order is that of their SHA-256, so the choice depends on the installed versions alone.
+    """
+    found = {
+        hashlib.sha256(text.encode("utf-8", "replace")).digest(): text
+        for package in PACKAGES
+        for text in _of_package(package)
+        if shortest <= len(text) <= longest
+    }
+    return [found[digest] for digest in sorted(found)[:count]]
+
+
+def _of_package(package: str) -> Iterator[str]:
+    for path in sorted((Path(sysconfig.get_path("purelib")) / package).rglob("*.py")):
+        if "tests" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, DOCUMENTED) and (text := ast.get_docstring(node, clean=False)):
+                yield inspect.cleandoc(text)

@@ -1,0 +1,115 @@
+"""The grammar of the command line: one table of verbs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import akosha
+from akosha.cli import verbs
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; every verb sets ``run`` to its function."""
+    parser = argparse.ArgumentParser(
+        prog="akosha",
+        description="A batch lake for the memories of AI coding sessions. Settings are AKOSHA_* variables: `akosha doctor`.",
+        epilog="exit codes: 0 ok, 1 the job failed, 2 usage, 3 verification failed (damage found)",
+    )
+    parser.add_argument("--version", action="version", version=f"akosha {akosha.__version__}")
+    groups = parser.add_subparsers(metavar="verb", required=True)
+    _lake_verbs(groups)
+    _job_verbs(groups)
+    _reading_verbs(groups)
+    _demo_verbs(groups)
+    return parser
+
+
+def _lake_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    _verb(groups, "init", verbs.init, "create an empty lake at AKOSHA_LAKE_URL")
+    _verb(groups, "status", verbs.status, "records, bytes and files per tier, backlog, quarantine, last runs")
+    _verb(groups, "doctor", verbs.doctor, "check configuration, store, model, cache and pools")
+    policy = groups.add_parser("policy", help="the policy in force").add_subparsers(metavar="what", required=True)
+    _verb(policy, "show", verbs.policy_show, "print the policy in force")
+
+
+def _job_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    ingest = _verb(groups, "ingest", verbs.ingest, "take in every upload that is due")
+    _narrowing(ingest)
+    ingest.add_argument(
+        "--listing",
+        choices=["auto", "recent", "full"],
+        default="full",
+        help="recent: from 48 hours before each system's newest upload; full: everything (default)",
+    )
+    embed = _verb(groups, "embed", verbs.embed, "fill missing vectors in hot")
+    _narrowing(embed)
+    embed.add_argument("--budget-seconds", type=float, help="stop each batch after this long; 0 = no limit")
+    moves = groups.add_parser("migrate", help="move aged records").add_subparsers(metavar="move", required=True)
+    for kind in ("hot-to-warm", "warm-to-cold"):
+        move = _verb(moves, kind, verbs.migrate, f"move what is past its line, {kind.replace('-', ' ')}")
+        _narrowing(move)
+        move.set_defaults(kind=kind)
+        move.add_argument("--as-of", help="the instant that decides, ISO 8601 (default: now)")
+        move.add_argument("--dry-run", action="store_true", help="say what would move, commit nothing")
+        move.add_argument("--force", action="store_true", help="accept an --as-of more than a day ahead")
+    validate = _verb(groups, "validate", verbs.validate, "prove recall and conservation; writes Data Docs")
+    validate.add_argument("--as-of", help="recorded with the report (default: now)")
+
+
+def _reading_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    search = _verb(groups, "search", verbs.search, "find the nearest texts in hot and warm")
+    search.add_argument("text", help="what to look for")
+    search.add_argument("--k", type=int, default=10, help="hits wanted (default 10)")
+    search.add_argument("--system", action="append", default=[], help="only this system; may be repeated")
+    search.add_argument("--project", action="append", default=[], help="only this project; may be repeated")
+    search.add_argument("--tier", action="append", default=[], help="hot or warm; may be repeated")
+    search.add_argument(
+        "--since", type=_instant, help="created at this time or later, ISO 8601, UTC if no zone is given"
+    )
+    search.add_argument("--until", type=_instant, help="created before this time")
+    export = _verb(groups, "export", verbs.export, "write every live record to Parquet files")
+    export.add_argument("--out", type=Path, required=True, help="a new folder")
+    fsck = _verb(groups, "fsck", verbs.fsck, "verify every commit, file, digest and invariant")
+    fsck.add_argument("--read-data", action="store_true", help="also read and hash every byte")
+    quarantine = groups.add_parser("quarantine", help="uploads set aside").add_subparsers(metavar="what", required=True)
+    _verb(quarantine, "list", verbs.quarantine_list, "one line for each upload set aside")
+    show = _verb(quarantine, "show", verbs.quarantine_show, "all evidence of one")
+    show.add_argument("memo", help="its memo key, as listed")
+    replay = _verb(quarantine, "replay", verbs.quarantine_replay, "take them in again, after a fix")
+    replay.add_argument("memo", nargs="*", help="memo keys, as listed; none = all")
+
+
+def _demo_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    uploads = _verb(groups, "demo-uploads", verbs.demo_uploads, "write a world of uploads into AKOSHA_UPLOADS_URL")
+    uploads.add_argument("--anchor", type=_instant, required=True, help="the instant the world ends at, ISO 8601")
+    _verb(groups, "demo-vectors", verbs.demo_vectors, "make the vectors of that world, once (minutes)")
+
+
+def _verb(
+    groups: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    help_text: str,
+) -> argparse.ArgumentParser:
+    parser = groups.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--verbose", "-v", action="store_true", help="log what happens to standard error")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _narrowing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--system", default="", help="only this system (moves and embedding: its whole shard)")
+    parser.add_argument("--shard", type=int, help="only this shard, 0-255")
+
+
+def _instant(text: str) -> datetime:
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        message = f"expected a time such as 2026-11-20T02:30:00+00:00, found {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant

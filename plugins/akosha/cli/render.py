@@ -1,0 +1,86 @@
+"""Answers as lines for a person. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+Answer = dict[str, Any]
+WIDTH: Final = 100
+_SCALE: Final = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
+
+
+def size(count: float) -> str:
+    """Bytes in the largest unit that leaves a number above one."""
+    for unit, factor in _SCALE:
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def status(answer: Answer) -> Iterator[str]:
+    """The state of a lake."""
+    yield f"lake      {answer['lake']}   policy {answer['policy']}"
+    yield f"records   {answer['records']:,} of {answer['systems']} systems in {answer['shards']} shards"
+    for tier, figures in answer["tiers"].items():
+        yield f"  {tier:8}{figures['records']:>12,} records {size(figures['bytes']):>10} in {figures['files']} files"
+    yield f"without a vector yet: {answer['without_vector']:,}   uploads in quarantine: {answer['quarantined']}"
+    if answer["due_uploads"] is not None:
+        yield f"uploads due: {answer['due_uploads']}"
+    if answer["held_shards"]:
+        yield f"HELD shards: {answer['held_shards']}; `akosha release` lets them go"
+    for job, last in answer["last_runs"].items():
+        yield f"last {job:13} {last['finished_at'][:19]}  {'ok' if last['ok'] else 'FAILED'}  {last['message']}"
+
+
+def doctor(answer: Answer) -> Iterator[str]:
+    """Settings and checks."""
+    for setting in answer["settings"]:
+        yield f"{setting['setting']:28} {setting['value'] or '(empty)'}  [{setting['origin']}]"
+    yield ""
+    for check in answer["checks"]:
+        yield f"{check['result']:8} {check['check']:8} {check['found']}"
+
+
+def summary(answer: Answer) -> Iterator[str]:
+    """What a run did."""
+    yield answer["message"]
+    for reason in answer.get("quarantined", ()):
+        yield f"  quarantined {reason['upload']}: {reason['message']}"
+    for key in answer.get("first_records", ()) if answer.get("dry_run") else ():
+        yield f"  would move {' / '.join(key)}"
+    if answer.get("report"):
+        yield f"report: {answer['report']}"
+
+
+def hits(answer: Answer) -> Iterator[str]:
+    """What a search found."""
+    for number, hit in enumerate(answer["hits"], 1):
+        place = hit["place"]
+        yield f"{number:2}. {hit['score']:.3f}  {place['tier']:4}  {str(hit['created_at'])[:10]}  {place['system_id']}"
+        yield f"      {_shortened(hit['summary'])}"
+        also = f"   also under {len(hit['also'])} other keys" if hit.get("also") else ""
+        yield f"      {place['source_table']}/{place['record_id']}  shard {place['shard']:03d}{also}"
+    yield f"{len(answer['hits'])} hits out of {answer['scanned']:,} vectors compared"
+
+
+def fsck(answer: Answer) -> Iterator[str]:
+    """Findings and what was checked."""
+    for finding in answer["findings"]:
+        yield f"{finding['severity'].upper():8} {finding['key']}: {finding['message']}"
+    checked = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in answer["checked"].items())
+    yield f"{'clean' if answer['ok'] else 'DAMAGE FOUND'}: checked {checked}"
+
+
+def quarantine(found: Sequence[Answer]) -> Iterator[str]:
+    """Uploads set aside."""
+    for memo in found:
+        yield f"{memo['reason']:20} {memo['manifest_key']}"
+        yield f"    {memo['message']}"
+        yield f"    {memo['memo']}"
+    yield f"{len(found)} uploads in quarantine"
+
+
+def _shortened(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= WIDTH else line[: WIDTH - 1] + "…"

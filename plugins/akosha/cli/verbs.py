@@ -1,0 +1,205 @@
+"""What each verb does: call the job, print its answer for a person or as JSON. Heavy imports happen inside."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from akosha.cli import render
+
+OK: Final = 0
+FAILED: Final = 1
+DAMAGED: Final = 3
+
+
+def init(options: argparse.Namespace) -> int:
+    """Create the lake, or say that it is there."""
+    from akosha.lake.lake import Lake
+    from akosha.settings import Settings
+
+    settings = Settings.from_environment()
+    lake = Lake.create(settings, now=datetime.now(UTC))
+    answer = {"lake": settings.lake_url, "lake_id": lake.identity.lake_id, "created_at": lake.identity.created_at}
+    return _print(
+        options, answer, [f"lake {lake.identity.lake_id} at {settings.lake_url}, made {answer['created_at']}"]
+    )
+
+
+def status(options: argparse.Namespace) -> int:
+    """The state of the lake."""
+    from akosha import jobs
+
+    answer = jobs.status()
+    return _print(options, answer, render.status(answer))
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Check the installation."""
+    from akosha import jobs
+
+    answer = jobs.doctor()
+    _print(options, answer, render.doctor(answer))
+    return OK if answer["ok"] else FAILED
+
+
+def policy_show(options: argparse.Namespace) -> int:
+    """The policy in force."""
+    from akosha.jobs import reading
+
+    answer = reading.policy_show()
+    return _print(options, answer, [f"{name:18} {value}" for name, value in answer.items()])
+
+
+def ingest(options: argparse.Namespace) -> int:
+    """Take in what is due."""
+    from akosha import jobs
+
+    return _run(
+        options,
+        jobs.plan_ingest(_run_id(), system=options.system, shard=options.shard, listing=options.listing),
+    )
+
+
+def embed(options: argparse.Namespace) -> int:
+    """Fill missing vectors."""
+    from akosha import jobs
+
+    return _run(
+        options,
+        jobs.plan_embed(_run_id(), system=options.system, shard=options.shard, budget_seconds=options.budget_seconds),
+    )
+
+
+def migrate(options: argparse.Namespace) -> int:
+    """Move what is past its line."""
+    from akosha import jobs
+
+    plan = jobs.plan_move(
+        _run_id(),
+        options.kind,
+        as_of=options.as_of,
+        system=options.system,
+        shard=options.shard,
+        dry_run=options.dry_run,
+        force=options.force,
+    )
+    return _run(options, plan)
+
+
+def validate(options: argparse.Namespace) -> int:
+    """Prove recall and conservation."""
+    from akosha import jobs
+
+    return _run(options, jobs.plan_validate(_run_id(), as_of=options.as_of))
+
+
+def search(options: argparse.Namespace) -> int:
+    """Find the nearest texts."""
+    from akosha.jobs import reading
+    from akosha.search.query import SearchQuery
+
+    query = SearchQuery(
+        k=options.k,
+        systems=tuple(options.system),
+        since=options.since,
+        until=options.until,
+        projects=tuple(options.project),
+        tiers=tuple(options.tier),
+    )
+    answer = reading.search_lake(options.text, query)
+    return _print(options, answer, render.hits(answer))
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write every live record to Parquet."""
+    from akosha.jobs import reading
+
+    answer = reading.export_lake(options.out)
+    rows = ", ".join(f"{count:,} {tier}" for tier, count in answer["rows"].items())
+    return _print(options, answer, [f"{rows} records in {len(answer['files'])} files below {answer['out']}"])
+
+
+def fsck(options: argparse.Namespace) -> int:
+    """Verify the lake."""
+    from akosha.jobs import reading
+
+    answer = reading.fsck_lake(read_data=options.read_data)
+    _print(options, answer, render.fsck(answer))
+    return OK if answer["ok"] else DAMAGED
+
+
+def quarantine_list(options: argparse.Namespace) -> int:
+    """One line for each upload set aside."""
+    from akosha.jobs import reading
+
+    found = list(reading.quarantine_list())
+    return _print(options, {"quarantined": found}, render.quarantine(found))
+
+
+def quarantine_show(options: argparse.Namespace) -> int:
+    """All evidence of one."""
+    from akosha.errors import UsageError
+    from akosha.jobs import reading
+
+    for memo in reading.quarantine_list():
+        if memo["memo"] == options.memo:
+            return _print(options, memo, json.dumps(memo, indent=1, ensure_ascii=False).splitlines())
+    message = f"not in quarantine: {options.memo}; `akosha quarantine list` shows what is"
+    raise UsageError(message)
+
+
+def quarantine_replay(options: argparse.Namespace) -> int:
+    """Take quarantined uploads in again."""
+    from akosha import jobs
+
+    return _run(options, jobs.plan_replay(_run_id(), options.memo))
+
+
+def demo_uploads(options: argparse.Namespace) -> int:
+    """Write the demo's world."""
+    from akosha.jobs import demo
+
+    answer = demo.demo_uploads(options.anchor)
+    lines = [
+        f"{answer['uploads']} uploads of {answer['systems']} systems, {answer['records']:,} records "
+        f"({answer['without_vector']:,} without a vector), {answer['size_bytes'] / 1e6:.1f} MB"
+    ]
+    return _print(options, answer, lines)
+
+
+def demo_vectors(options: argparse.Namespace) -> int:
+    """Make the demo's vectors."""
+    from akosha.jobs import demo
+
+    answer = demo.demo_vectors()
+    return _print(options, answer, [f"{answer['encoded']:,} vectors made, {answer['kept']:,} kept: {answer['path']}"])
+
+
+def _run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
+    from akosha import jobs
+
+    def progress(line: str) -> None:
+        if not options.json:
+            sys.stderr.write(f"  {line}\n")
+
+    if not options.json:
+        sys.stderr.write(f"{plan['message']}\n")
+    summary = jobs.run_all(plan, progress=progress)
+    return _print(options, summary, render.summary(summary))
+
+
+def _run_id() -> str:
+    return f"cli-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+
+
+def _print(options: argparse.Namespace, answer: dict[str, Any], lines: Iterable[str]) -> int:
+    if options.json:
+        sys.stdout.write(json.dumps(answer, indent=1, ensure_ascii=False, default=str) + "\n")
+    else:
+        sys.stdout.write("\n".join(lines) + "\n")
+    return OK

@@ -1,0 +1,1 @@
+"""A world of byte-faithful uploads, for the demo and the tests."""

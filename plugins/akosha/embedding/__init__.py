@@ -1,0 +1,1 @@
+"""The pinned model: load, check, encode, cache."""

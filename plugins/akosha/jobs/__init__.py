@@ -1,0 +1,26 @@
+"""One function per Airflow task: plain values in, JSON out. The same functions serve the command line.
+
+A job is `plan_*` -> `run_batch` for each batch -> `finish`. The plan lies in the lake under ``runs/``; only its key and
+the batch labels travel between tasks.
+"""
+
+from akosha.jobs.doctor import doctor
+from akosha.jobs.embed import plan_embed
+from akosha.jobs.ingest import plan_ingest, plan_replay
+from akosha.jobs.moves import plan_move
+from akosha.jobs.run import finish, run_all, run_batch
+from akosha.jobs.status import status
+from akosha.jobs.validation import plan_validate
+
+__all__ = [
+    "doctor",
+    "finish",
+    "plan_embed",
+    "plan_ingest",
+    "plan_move",
+    "plan_replay",
+    "plan_validate",
+    "run_all",
+    "run_batch",
+    "status",
+]

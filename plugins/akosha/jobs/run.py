@@ -1,0 +1,114 @@
+"""Running a plan: batch by batch, by Airflow's mapped tasks or by the command line's own processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from types import ModuleType
+from typing import Final
+
+from akosha.errors import PermanentError
+from akosha.jobs import embed, ingest, moves, validation
+from akosha.jobs.plans import Plan, Result, Summary, open_lake, read_plan, require_all_batches, write_summary
+
+log = logging.getLogger(__name__)
+
+JOBS: Final[dict[str, ModuleType]] = {
+    ingest.JOB: ingest,
+    embed.JOB: embed,
+    moves.HOT_TO_WARM: moves,
+    moves.WARM_TO_COLD: moves,
+    validation.JOB: validation,
+}
+PARALLEL_WEIGHT: Final = {ingest.JOB: 8, moves.HOT_TO_WARM: 20_000, moves.WARM_TO_COLD: 20_000}
+
+
+def run_batch(plan_key: str, batch: int) -> Result:
+    """Do one batch of a plan. Safe to repeat: what is done already is found done.
+
+    Returns:
+        JSON: the batch's number and one outcome per shard.
+    """
+    lake = open_lake()
+    plan = read_plan(lake, plan_key)
+    result: Result = JOBS[plan["job"]].run_batch(lake, plan, batch)
+    log.info("batch job=%s run=%s batch=%d shards=%d", plan["job"], plan["run_id"], batch, len(result["shards"]))
+    return result
+
+
+def finish(plan_key: str, results: Sequence[Result]) -> Summary:
+    """Add up a run and write its summary into the lake.
+
+    Raises:
+        PermanentError: a batch did not report; the summary of the others is written first.
+        IntegrityError: validation found something wrong.
+    """
+    lake = open_lake()
+    plan = read_plan(lake, plan_key)
+    shards = sorted({outcome["shard"] for result in results for outcome in result["shards"]})
+    if plan["batches"] and not results:
+        require_all_batches(plan, results)
+    body: Summary = JOBS[plan["job"]].summarise(lake, plan, results) if results else _nothing_to_do(plan)
+    complete = len(results) == len(plan["batches"])
+    summary = write_summary(
+        lake, plan, {"plan": plan["parameters"], **body, "ok": body.get("ok", True) and complete}, shards
+    )
+    log.info("finished job=%s run=%s message=%r", plan["job"], plan["run_id"], summary["message"])
+    require_all_batches(plan, results)
+    if plan["job"] == validation.JOB:
+        validation.require_success(summary)
+    return summary
+
+
+def run_all(plan: Plan, *, progress: Callable[[str], None]) -> Summary:
+    """Run every batch of a plan on this machine and finish it, as the command line does.
+
+    Args:
+        plan: as planned.
+        progress: is told one line per batch.
+    """
+    batches = plan["batches"]
+    workers = min(open_lake().settings.workers or os.cpu_count() or 1, len(batches))
+    if workers < 2 or plan["weight"] < PARALLEL_WEIGHT.get(plan["job"], 1 << 60):
+        results = []
+        for batch in batches:
+            results.append(run_batch(plan["plan_key"], batch["batch"]))
+            progress(f"{len(results)}/{len(batches)} {batch['label']}")
+        return finish(plan["plan_key"], results)
+    return finish(plan["plan_key"], _in_processes(plan, workers, progress))
+
+
+def _in_processes(plan: Plan, workers: int, progress: Callable[[str], None]) -> list[Result]:
+    results: list[Result] = []
+    failures: list[Exception] = []
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(run_batch, plan["plan_key"], batch["batch"]): batch for batch in plan["batches"]}
+        for future in as_completed(running):
+            error = future.exception()
+            if error is None:
+                results.append(future.result())
+                progress(f"{len(results)}/{len(running)} {running[future]['label']}")
+            elif isinstance(error, Exception):
+                failures.append(error)
+            else:
+                raise error
+    if failures:
+        finish_error = _finish_partial(plan, results)
+        raise failures[0] from finish_error
+    return sorted(results, key=lambda result: int(result["batch"]))
+
+
+def _finish_partial(plan: Plan, results: list[Result]) -> PermanentError | None:
+    """Write the summary of what was done although a batch failed; that batch's own error is raised by the caller."""
+    try:
+        finish(plan["plan_key"], results)
+    except PermanentError as error:
+        return error
+    return None
+
+
+def _nothing_to_do(plan: Plan) -> Summary:
+    return {"message": f"nothing to do: {plan['message']}", "counts": {}, "rows_changed": 0}

@@ -1,0 +1,1 @@
+"""Proofs: recall, conservation, fsck, Great Expectations."""

@@ -1,0 +1,153 @@
+"""Checking the sealed documents of a lake: each by itself, and the commits of a shard as a chain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Final
+
+from akosha.errors import AkoshaError, FormatVersionError, IntegrityError, ObjectMissingError
+from akosha.lake import layout
+from akosha.lake.commits import Commit, parse_commit
+from akosha.lake.documents import Document, unseal
+from akosha.lake.objects import ObjectStore
+from akosha.quality.findings import FsckReport
+
+MEMOS: Final = "uploads/"
+RUNS: Final = "runs/"
+
+
+def read_document(store: ObjectStore, key: str, kind: str, report: FsckReport) -> Document | None:
+    """A sealed document; None, with a finding, when it is damaged; None when it has been deleted meanwhile."""
+    try:
+        data = store.get(key)
+    except ObjectMissingError:
+        return None
+    report.checked["documents"] += 1
+    report.checked["bytes_read"] += len(data)
+    try:
+        return unseal(data, kind=kind or _kind_of(data), key=key)
+    except (IntegrityError, FormatVersionError) as error:
+        code = "document_damaged" if isinstance(error, IntegrityError) else "document_newer"
+        report.damage(code, _advice(error, kind), key=key, shard=_shard_in(key), kind=kind)
+        return None
+
+
+def check_lake_document(store: ObjectStore, keys: Sequence[str], report: FsckReport) -> None:
+    """lake.json is there and intact."""
+    if layout.LAKE not in keys:
+        report.damage("document_missing", "lake.json is missing: put back a copy", key=layout.LAKE, kind="lake")
+    else:
+        read_document(store, layout.LAKE, "lake", report)
+
+
+def check_policies(store: ObjectStore, keys: Sequence[str], report: FsckReport) -> None:
+    """Every policy is intact, lies under its number, and there is at least one."""
+    found = [key for key in keys if key.startswith(layout.POLICY_PREFIX)]
+    for key in found:
+        document = read_document(store, key, "policy", report)
+        if document is not None and key != layout.policy_key(int(document["number"])):
+            _misplaced(report, key, f"policy {document['number']}", "policy")
+    if not found:
+        message = "there is no policy document: write one with `akosha policy set`"
+        report.damage("document_missing", message, key=layout.policy_key(1), kind="policy")
+
+
+def check_memos(store: ObjectStore, keys: Sequence[str], report: FsckReport) -> None:
+    """Every memo is intact and lies where its upload belongs."""
+    for key in (key for key in keys if key.startswith(MEMOS)):
+        memo = read_document(store, key, "memo", report)
+        if memo is None:
+            continue
+        day = key.split("/")[2] if key.count("/") == 3 else ""
+        if key != layout.memo_key(int(memo["shard"]), day, memo["manifest_key"], memo["etag"]):
+            _misplaced(report, key, f"the memo of {memo['manifest_key']}", "memo")
+
+
+def check_runs(store: ObjectStore, keys: Sequence[str], report: FsckReport) -> None:
+    """Every document of a run is intact. Its kind is what its format says: the digest covers that as well."""
+    for key in (key for key in keys if key.startswith(RUNS)):
+        if key.endswith(".json"):
+            read_document(store, key, "", report)
+        else:
+            report.warn(
+                "unverifiable", "nothing says what this object should be; delete it if nobody needs it", key=key
+            )
+
+
+def read_commits(store: ObjectStore, shard: int, keys: Sequence[str], report: FsckReport) -> list[Commit]:
+    """The retained versions of a shard that can be read, newest first; findings for the others and for the chain.
+
+    Args:
+        store: the lake's store.
+        shard: which.
+        keys: names of the shard's commits, ascending, so newest first.
+        report: where findings go.
+    """
+    commits: list[Commit] = []
+    for key in keys:
+        named = layout.parse_commit_key(key)
+        document = read_document(store, key, "commit", report)
+        if document is None:
+            continue
+        try:
+            commit = parse_commit(document, key=key)
+        except IntegrityError as error:
+            report.damage("document_damaged", error.message, key=key, shard=shard, kind="commit")
+            continue
+        if named != (commit.shard, commit.version):
+            _misplaced(report, key, f"version {commit.version} of shard {commit.shard}", "commit")
+            continue
+        commits.append(commit)
+    _check_versions(shard, keys, report)
+    _check_chain(commits, report)
+    report.checked["commits"] += len(commits)
+    return commits
+
+
+def _check_versions(shard: int, keys: Sequence[str], report: FsckReport) -> None:
+    """Retained versions have no gap: only the oldest ones are ever deleted."""
+    numbers = [parsed[1] for parsed in map(layout.parse_commit_key, keys) if parsed is not None]
+    for newer, older in zip(numbers, numbers[1:], strict=False):
+        if newer != older + 1:
+            message = f"versions {older + 1} to {newer - 1} are missing between retained ones; restore them from a copy"
+            report.damage("version_gap", message, key=layout.commit_key(shard, newer - 1), shard=shard, kind="commit")
+
+
+def _check_chain(commits: Sequence[Commit], report: FsckReport) -> None:
+    """Every version names the digest of the one before it; version 1 names none."""
+    by_version = {commit.version: commit for commit in commits}
+    for commit in commits:
+        parent = by_version.get(commit.version - 1)
+        expected = "" if commit.version == 1 else parent.sha256 if parent else commit.parent_sha256
+        if commit.parent_sha256 != expected:
+            message = (
+                f"version {commit.version} was not made on the version {commit.version - 1} that is there: one of them "
+                "was replaced; compare them with the head digests in runs/"
+            )
+            key = layout.commit_key(commit.shard, commit.version)
+            report.damage("chain_broken", message, key=key, shard=commit.shard, kind="commit")
+
+
+def _kind_of(data: bytes) -> str:
+    try:
+        return str(json.loads(data)["format"]).removeprefix("akosha-").rpartition("/")[0]
+    except (ValueError, KeyError, TypeError):
+        return "plan"
+
+
+def _shard_in(key: str) -> int | None:
+    parts = key.split("/")
+    return int(parts[1]) if parts[0] in {"shards", "uploads"} and parts[1].isdigit() else None
+
+
+def _advice(error: AkoshaError, kind: str) -> str:
+    said = error.message.removesuffix("; run `akosha fsck`")
+    if kind == "memo":
+        return f"{said}; delete it: the next ingest reads the upload again"
+    return f"{said}; put back a copy of the object"
+
+
+def _misplaced(report: FsckReport, key: str, what: str, kind: str) -> None:
+    message = f"the document is {what} and does not belong under this name; put back a copy of the right one"
+    report.damage("document_misplaced", message, key=key, shard=_shard_in(key), kind=kind)

@@ -1,0 +1,98 @@
+"""Checking a whole lake: every document, every file that a retained version names, every rule of the heads.
+
+The fast check reads documents only. With the data every byte is read: a single changed bit in any object of the lake is
+found, reports and the local cache aside.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+from akosha.errors import IntegrityError, ObjectMissingError
+from akosha.lake import layout
+from akosha.lake.commits import Commit
+from akosha.lake.lake import Lake
+from akosha.quality import documents, invariants
+from akosha.quality.findings import FsckReport
+from akosha.quality.stored_files import Inventory, NamedFile, named_files
+
+log = logging.getLogger(__name__)
+
+KNOWN: Final = (layout.LAKE, layout.POLICY_PREFIX, "shards/", documents.MEMOS, documents.RUNS)
+
+
+def fsck(lake: Lake, *, read_data: bool) -> FsckReport:
+    """Verify a lake; nothing is changed.
+
+    Args:
+        lake: which. Jobs may run meanwhile.
+        read_data: also read every tier, key, archive and removal file of every retained version, once each, and check
+            the records of every head against each other.
+
+    Raises:
+        StoreUnavailableError, ConfigurationError: the store does not answer. Whatever is wrong with the lake itself is
+            a finding.
+    """
+    report = FsckReport()
+    inventory = Inventory.of(lake)
+    keys = sorted(inventory.lake_objects)
+    documents.check_lake_document(lake.store, keys, report)
+    documents.check_policies(lake.store, keys, report)
+    documents.check_memos(lake.store, keys, report)
+    documents.check_runs(lake.store, keys, report)
+    named: dict[tuple[str, str], NamedFile] = {}
+    for shard, commit_keys in _commit_keys(keys).items():
+        commits = documents.read_commits(lake.store, shard, commit_keys, report)
+        files = named_files(commits, report)
+        named |= files
+        _check_shard(lake, inventory, commits, files, report, read_data=read_data)
+    inventory.report_strangers(named, KNOWN, report)
+    log.info("fsck ok=%s findings=%d checked=%s", report.ok, len(report.findings), dict(report.checked))
+    return report
+
+
+def _commit_keys(keys: Sequence[str]) -> dict[int, list[str]]:
+    by_shard: dict[int, list[str]] = defaultdict(list)
+    for key in keys:
+        parts = key.split("/")
+        if len(parts) > 2 and parts[0] == "shards" and parts[2] == "commits" and parts[1].isdigit():
+            by_shard[int(parts[1])].append(key)
+    return by_shard
+
+
+def _check_shard(
+    lake: Lake,
+    inventory: Inventory,
+    commits: Sequence[Commit],
+    files: dict[tuple[str, str], NamedFile],
+    report: FsckReport,
+    *,
+    read_data: bool,
+) -> None:
+    sound = inventory.check_present(lake, files, report)
+    if read_data:
+        sound &= {place for place in sorted(sound) if inventory.check_bytes(lake, files[place], report)}
+    if not commits:
+        return
+    head = commits[0]
+    invariants.check_counts(head, report)
+    if read_data and all(place in sound for place in named_files([head], FsckReport())):
+        _check_records(lake, head, report)
+
+
+def _check_records(lake: Lake, head: Commit, report: FsckReport) -> None:
+    """The rules of one head. Left out when one of its files is damaged: what is missing then is already said."""
+    try:
+        invariants.check_files(lake, head, report)
+        invariants.check_conservation(lake, head, report)
+        report.checked["heads"] += 1
+    except ObjectMissingError:
+        if lake.shard(head.shard).head().sha256 == head.sha256:
+            message = "a file of the head vanished while it was read; run `akosha fsck` again"
+            report.damage("file_missing", message, shard=head.shard)
+    except IntegrityError as error:
+        key = str(error.context.get("path", ""))
+        report.damage("file_unreadable", error.message, key=key, shard=head.shard)

@@ -1,0 +1,1 @@
+"""Moves between tiers: plan, stage, verify, commit."""

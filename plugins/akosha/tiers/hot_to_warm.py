@@ -1,0 +1,203 @@
+"""Hot to warm: vectors become INT8 with a scale per vector, text and codes go to the archive, one commit per shard.
+
+plan (which rows are due) -> transform once -> stage (written, read back, compared) -> recall gate over the whole batch of
+shards -> publish. Nothing is committed before the gate has passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from akosha.errors import CommitConflictError, IntegrityError, RecallGateError
+from akosha.lake.columns import codes_column, packed_codes, vectors_of
+from akosha.lake.commits import FileEntry
+from akosha.lake.edit import edit_shard
+from akosha.lake.files import ROW, verify_content
+from akosha.lake.lake import Lake
+from akosha.lake.policy import Policy
+from akosha.lake.provenance import about
+from akosha.lake.schemas import ARCHIVE, DIMENSION, WARM
+from akosha.lake.shard_log import Writer
+from akosha.tiers.moves import MAX_REPLANS, ShardMove, StagedMove, concerned
+from akosha.transforms.quantization import dequantize, quantize
+from akosha.transforms.recall import RecallMeasure, measure_gate
+
+OPERATION: Final = "hot-to-warm"
+GATE_ROWS: Final = 50_000
+ROUNDING: Final = 1.001
+
+
+class GateSample:
+    """Vectors of a batch before and after, for the recall gate: at most `GATE_ROWS`, the first that come."""
+
+    def __init__(self) -> None:
+        self._vectors: list[NDArray[np.float32]] = []
+        self._decoded: list[NDArray[np.float32]] = []
+        self._digests: list[bytes] = []
+
+    def add(self, vectors: NDArray[np.float32], decoded: NDArray[np.float32], digests: Sequence[bytes]) -> None:
+        """Take in rows while there is room. Arrays of shape ``(n, 384)``."""
+        room = GATE_ROWS - len(self._digests)
+        if room > 0:
+            self._vectors.append(vectors[:room])
+            self._decoded.append(decoded[:room])
+            self._digests += digests[:room]
+
+    def measure(self) -> RecallMeasure:
+        """Recall@10 of the decoded vectors against exact search on FLOAT."""
+        empty = np.zeros((0, DIMENSION), np.float32)
+        vectors = np.concatenate([empty, *self._vectors])
+        decoded = np.concatenate([empty, *self._decoded])
+        return measure_gate(vectors, decoded, self._digests)
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """The instants a move decides with. A record without a vector waits until it is older than `patience`."""
+
+    cutoff: datetime
+    patience: datetime
+
+    @classmethod
+    def of(cls, policy: Policy, as_of: datetime) -> Ages:
+        """Cutoffs of `policy` at `as_of`."""
+        return cls(policy.hot_cutoff(as_of), policy.patience_cutoff(as_of))
+
+
+def move_batch(
+    lake: Lake, shards: Sequence[int], policy: Policy, writer: Writer, *, as_of: datetime, dry_run: bool = False
+) -> tuple[list[ShardMove], RecallMeasure]:
+    """Move what is due in some shards.
+
+    Returns:
+        one outcome for each shard, and the recall measured over all of them.
+
+    Raises:
+        RecallGateError: recall@10 is below AKOSHA_RECALL_FLOOR; nothing of the batch was committed.
+        IntegrityError: a source or a read-back does not match; nothing of the shard was committed.
+    """
+    ages = Ages.of(policy, as_of)
+    sample = GateSample()
+    with ExitStack() as stack:
+        mover = _Mover(lake, ages, policy, stack, dry_run)
+        staged = [mover.stage(shard, sample) for shard in shards]
+        measure = sample.measure()
+        if measure.judged and measure.recall < lake.settings.recall_floor:
+            message = (
+                f"recall@10 after quantisation would be {measure.recall:.3f}, below AKOSHA_RECALL_FLOOR="
+                f"{lake.settings.recall_floor}: nothing was moved; look at the vectors of these shards"
+            )
+            raise RecallGateError(message, shards=list(shards), queries=measure.queries)
+        outcomes = [mover.publish(move, writer) for move in staged]
+    return outcomes, measure
+
+
+@dataclass(frozen=True, slots=True)
+class _Mover:
+    """One batch at work. `stack` keeps the scratch folders of staged files until the batch is done."""
+
+    lake: Lake
+    ages: Ages
+    policy: Policy
+    stack: ExitStack
+    dry_run: bool
+
+    def stage(self, shard: int, sample: GateSample) -> StagedMove:
+        """Write and verify what is due in one shard; nothing is visible yet. A dry run writes nothing."""
+        head = self.lake.shard(shard).head()
+        edit = self.stack.enter_context(edit_shard(self.lake, head, about()))
+        outcome = ShardMove(shard, head.version)
+        for entry in concerned(head, "hot", self.ages.cutoff):
+            due, waiting = _due_rows(self.lake, entry, self.ages)
+            outcome.waiting += waiting
+            if not due.num_rows:
+                continue
+            verify_content(due.column("content"), due.column("content_sha256"), where=entry.path)
+            warm, archive = transform(due, self.policy.audit_share, sample)
+            outcome.add(entry, due, without_vector=due.column("embedding").null_count)
+            if not self.dry_run:
+                edit.put("warm", warm)
+                edit.put("archive", archive)
+                edit.drop(entry, due.column(ROW).to_numpy())
+        edit.stage()
+        return StagedMove(edit, outcome)
+
+    def publish(self, move: StagedMove, writer: Writer) -> ShardMove:
+        """Commit a staged move; when another writer made it obsolete, plan and stage that shard again.
+
+        Raises:
+            CommitConflictError: it was obsolete `MAX_REPLANS` times in a row.
+        """
+        for attempt in range(MAX_REPLANS):
+            try:
+                commit = move.edit.publish(OPERATION, writer, counts=move.outcome.counts())
+            except CommitConflictError:
+                if attempt == MAX_REPLANS - 1:
+                    raise
+                move.edit.discard()
+                move = self.stage(move.outcome.shard, GateSample())
+            else:
+                move.outcome.version = commit.version
+                break
+        return move.outcome
+
+
+def transform(due: pa.Table, audit_share: float, sample: GateSample) -> tuple[pa.Table, pa.Table]:
+    """Warm and archive rows (schemas ``WARM`` and ``ARCHIVE``) of hot rows, in their order.
+
+    Raises:
+        IntegrityError: a decoded value is further from its source than half a quantisation step.
+    """
+    vectors, present = vectors_of(due.column("embedding"))
+    codes, scales = quantize(vectors)
+    decoded = dequantize(codes, scales)
+    _check_bound(vectors, decoded, scales)
+    digests = due.column("content_sha256").to_pylist()
+    sample.add(vectors, decoded, [digest for digest, has in zip(digests, present, strict=True) if has])
+    scale = pa.array(_spread(scales, present), pa.float32(), mask=~present)
+    warm = due.append_column("codes", codes_column(codes, present)).append_column("scale", scale)
+    audited = pc.and_(pa.array(present), pa.array(in_audit_sample(digests, audit_share)))
+    embedding = pc.if_else(
+        audited, due.column("embedding").combine_chunks(), pa.scalar(None, ARCHIVE.field("embedding").type)
+    )
+    archive = (
+        due.drop_columns(["embedding"])
+        .append_column("codes", packed_codes(codes, present))
+        .append_column("scale", scale)
+        .append_column("embedding", embedding)
+    )
+    return warm.select(WARM.names), archive.select(ARCHIVE.names)
+
+
+def in_audit_sample(digests: Sequence[bytes], share: float) -> NDArray[np.bool_]:
+    """Which records keep their FLOAT vector: those whose digest, read as a number in 0-1, is below `share`."""
+    return np.array([int.from_bytes(digest[:4], "big") < share * 2**32 for digest in digests], dtype=bool)
+
+
+def _due_rows(lake: Lake, entry: FileEntry, ages: Ages) -> tuple[pa.Table, int]:
+    """Rows to move, and how many of that age still wait for a vector."""
+    rows = lake.rows(entry, before=ages.cutoff)
+    patient = pc.less(rows.column("created_at"), pa.scalar(ages.patience, pa.timestamp("us", tz="UTC")))
+    due = rows.filter(pc.or_(pc.is_valid(rows.column("embedding")), patient))
+    return due, rows.num_rows - due.num_rows
+
+
+def _check_bound(vectors: NDArray[np.float32], decoded: NDArray[np.float32], scales: NDArray[np.float32]) -> None:
+    if len(vectors) and not (np.abs(vectors - decoded) <= scales[:, None] * (ROUNDING / 2)).all():
+        message = "a quantised vector is further from its source than half a step; nothing was committed"
+        raise IntegrityError(message)
+
+
+def _spread(values: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+    spread = np.zeros(len(present), np.float32)
+    spread[present] = values
+    return spread

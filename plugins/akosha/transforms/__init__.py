@@ -1,0 +1,1 @@
+"""Pure functions over batches: cleaning, quantisation, fingerprints, summaries, times."""

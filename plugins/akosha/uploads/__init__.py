@@ -1,0 +1,1 @@
+"""From uploads in S3 to records in hot."""

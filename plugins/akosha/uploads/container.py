@@ -1,0 +1,196 @@
+"""Unpacking: from the object as uploaded to a DuckDB file on the local disk.
+
+Bounded by absolute size, not by ratio: a fresh client database is mostly empty blocks and shrinks by 200:1 and more.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from akosha.errors import DiskFullError, InvalidUploadError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from akosha.uploads.manifest import Compression
+
+CHUNK_BYTES: Final = 1 << 20
+SMALLEST_DATABASE_BYTES: Final = 12_288  # main header and two database headers of 4,096 bytes each
+_GZIP_WINDOW = 31  # zlib: a gzip member, largest window
+_GZIP_MAGIC = b"\x1f\x8b"
+_DUCKDB_MAGIC = b"DUCK"
+_MAGIC_AT = 8
+_VERSION_AT = 12
+_HEAD_BYTES = 20
+_AGAIN = "Have the system upload again"
+
+
+@dataclass(frozen=True, slots=True)
+class Unpacked:
+    """The unpacked database: hex SHA-256, size, and DuckDB's storage version (64 from 1.x clients, 999 from 2.0)."""
+
+    sha256: str
+    size_bytes: int
+    storage_version: int
+
+
+def unpack(
+    source: Path,
+    target: Path,
+    *,
+    compression: Compression,
+    max_bytes: int,
+    size_bytes: int | None = None,
+    checksum: str | None = None,
+) -> Unpacked:
+    """Unpack `source` into the new file `target` (mode 0600), streaming; on any refusal `target` is gone.
+
+    Args:
+        source: the object as downloaded.
+        target: path to write; must not exist.
+        compression: what the manifest says.
+        max_bytes: largest unpacked size accepted.
+        size_bytes: size of the packed or the unpacked bytes, where the manifest gives one.
+        checksum: hex SHA-256 of the packed or the unpacked bytes, where the manifest gives one.
+
+    Raises:
+        InvalidUploadError: ``truncated``, ``damaged``, ``wrong-label``, ``too-large``, ``not-a-database``,
+            ``size-mismatch`` or ``checksum-mismatch``.
+        DiskFullError: no room for `target`.
+    """
+    with source.open("rb") as packed:
+        _check_label(packed, compression)
+        packed_digest = hashlib.sha256() if checksum else None
+        chunks = _chunks(packed, packed_digest)
+        try:
+            unpacked = _write(_inflate(chunks) if compression == "gzip" else chunks, target, max_bytes)
+            _check_promises(unpacked, source.stat().st_size, packed_digest, size_bytes, checksum)
+        except FileExistsError:
+            raise  # somebody else's file: left alone
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            raise _disk_full(target) if error.errno in {errno.ENOSPC, errno.EDQUOT} else error from error
+        except InvalidUploadError:
+            target.unlink(missing_ok=True)
+            raise
+    return unpacked
+
+
+def _check_label(packed: BinaryIO, compression: Compression) -> None:
+    head = packed.read(_HEAD_BYTES)
+    packed.seek(0)
+    if not head:
+        raise _refused(reason="truncated", message=f"the object is empty, expected a DuckDB database. {_AGAIN}")
+    is_database = head[_MAGIC_AT:_VERSION_AT] == _DUCKDB_MAGIC
+    is_gzip = head.startswith(_GZIP_MAGIC) and not is_database
+    if compression == "gzip" and is_database:
+        raise _refused(reason="wrong-label", message=f"the manifest says gzip, found a plain DuckDB file. {_AGAIN}")
+    if compression == "none" and is_gzip:
+        raise _refused(reason="wrong-label", message=f"the manifest says none, found gzip. {_AGAIN}")
+    if compression == "gzip" and not is_gzip:
+        raise _refused(
+            reason="damaged",
+            message=f"the manifest says gzip, found an object that starts with {head[:8].hex()}. {_AGAIN}",
+        )
+
+
+def _chunks(packed: BinaryIO, digest: hashlib._Hash | None) -> Iterator[bytes]:
+    while chunk := packed.read(CHUNK_BYTES):
+        if digest is not None:
+            digest.update(chunk)
+        yield chunk
+
+
+def _inflate(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The unpacked bytes in pieces of at most `CHUNK_BYTES`, so that a bomb is seen before it is in memory."""
+    member = zlib.decompressobj(_GZIP_WINDOW)
+    try:
+        for chunk in chunks:
+            if member.eof:
+                raise _trailing()
+            rest = chunk
+            while rest and not member.eof:
+                yield member.decompress(rest, CHUNK_BYTES)
+                rest = member.unconsumed_tail
+            if member.unused_data:
+                raise _trailing()
+        while not member.eof and (piece := member.decompress(b"", CHUNK_BYTES)):
+            yield piece
+    except zlib.error as error:
+        raise _refused(reason="damaged", message=f"the gzip data do not unpack ({error}). {_AGAIN}") from error
+    if not member.eof:
+        raise _refused(reason="truncated", message=f"the gzip data end in the middle; the upload was cut off. {_AGAIN}")
+
+
+def _write(pieces: Iterator[bytes], target: Path, max_bytes: int) -> Unpacked:
+    digest = hashlib.sha256()
+    size = 0
+    head = b""
+    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        for piece in pieces:
+            size += len(piece)
+            if size > max_bytes:
+                message = (
+                    f"the database is larger than {max_bytes:,} bytes unpacked. If the system is trusted, "
+                    "raise AKOSHA_SANDBOX_MAX_BYTES and replay it"
+                )
+                raise _refused(reason="too-large", message=message, max_bytes=max_bytes)
+            if len(head) < _HEAD_BYTES:
+                head += piece[:_HEAD_BYTES]
+            digest.update(piece)
+            file.write(piece)
+    _check_head(head, size)
+    version = int.from_bytes(head[_VERSION_AT:_HEAD_BYTES], "little")
+    return Unpacked(digest.hexdigest(), size, version)
+
+
+def _check_head(head: bytes, size: int) -> None:
+    found = head[_MAGIC_AT:_VERSION_AT]
+    if found != _DUCKDB_MAGIC:
+        message = f"expected a DuckDB file (DUCK at byte {_MAGIC_AT}), found {found!r} in {size:,} bytes. {_AGAIN}"
+        raise _refused(reason="not-a-database", message=message)
+    if size < SMALLEST_DATABASE_BYTES:
+        message = f"expected at least {SMALLEST_DATABASE_BYTES:,} bytes of database, found {size:,}. {_AGAIN}"
+        raise _refused(reason="truncated", message=message)
+
+
+def _check_promises(
+    unpacked: Unpacked,
+    packed_bytes: int,
+    packed_digest: hashlib._Hash | None,
+    size_bytes: int | None,
+    checksum: str | None,
+) -> None:
+    if size_bytes and size_bytes not in {packed_bytes, unpacked.size_bytes}:
+        message = (
+            f"the manifest promises {size_bytes:,} bytes, found {packed_bytes:,} packed and {unpacked.size_bytes:,} "
+            f"unpacked. {_AGAIN}"
+        )
+        raise _refused(reason="size-mismatch", message=message)
+    if packed_digest is not None and checksum not in {packed_digest.hexdigest(), unpacked.sha256}:
+        message = (
+            f"the manifest promises SHA-256 {checksum}, found {packed_digest.hexdigest()} packed and {unpacked.sha256} "
+            f"unpacked. {_AGAIN}"
+        )
+        raise _refused(reason="checksum-mismatch", message=message)
+
+
+def _trailing() -> InvalidUploadError:
+    return _refused(
+        reason="damaged", message=f"there are bytes behind the end of the gzip data, expected one member. {_AGAIN}"
+    )
+
+
+def _refused(*, reason: str, message: str, **context: object) -> InvalidUploadError:
+    return InvalidUploadError(message, reason=reason, **context)
+
+
+def _disk_full(target: Path) -> DiskFullError:
+    message = "no room left for an unpacked upload; free space or point AKOSHA_CACHE_DIR at a larger disk"
+    return DiskFullError(message, setting="AKOSHA_CACHE_DIR", path=str(target))

@@ -1,0 +1,180 @@
+"""One upload, from its manifest to checked rows on local disk. Nothing here touches the lake."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from akosha.errors import InvalidUploadError, ObjectMissingError
+from akosha.lake.objects import ObjectInfo, ObjectStore
+from akosha.transforms.digests import content_digests
+from akosha.transforms.times import EVIDENCE, InferredTimes
+from akosha.uploads.container import Unpacked, unpack
+from akosha.uploads.manifest import Manifest, ManifestFile, parse_manifest
+from akosha.uploads.memos import UploadRef
+from akosha.uploads.sandbox import Reading, Sandbox, TableReading
+from akosha.uploads.sources import RowFaults, read_batches, upload_times
+from akosha.uploads.upsert import INCOMING
+
+MICROSECOND: Final = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where uploads come from: the store, and the prefix that manifests may write before their paths."""
+
+    store: ObjectStore
+    prefix: str = ""
+
+
+@dataclass(slots=True)
+class PreparedUpload:
+    """An upload ready to be compared with the lake.
+
+    Attributes:
+        incoming: one row per accepted row, schema ``INCOMING``; texts stay on disk, see `batches`.
+        facts: what the memo will say of it: files, hashes, row counts, what was refused, offsets used.
+    """
+
+    ref: UploadRef
+    manifest: Manifest
+    reading: Reading
+    incoming: pa.Table
+    facts: dict[str, Any]
+    file_sha256: str
+
+    def batches(self) -> Iterator[tuple[TableReading, pa.RecordBatch]]:
+        """The accepted rows again, with their texts and vectors, in the order of `incoming`."""
+        for table in self.reading.tables:
+            for batch in read_batches(table):
+                yield table, batch
+
+
+def prepare(source: Source, sandbox: Sandbox, ref: UploadRef, folder: Path, *, max_bytes: int) -> PreparedUpload:
+    """Fetch, unpack, read in the sandbox, check, digest, and date one upload.
+
+    Args:
+        source: where it lies.
+        sandbox: a running sandbox.
+        ref: which upload.
+        folder: a private folder for its files; must be empty.
+        max_bytes: largest unpacked database that is read.
+
+    Raises:
+        InvalidUploadError: it breaks its contract; it belongs in quarantine.
+        ObjectMissingError: it changed while it was read; the next run sees the new one.
+        RetryableError: the store or the disk failed; nothing is known about the upload.
+    """
+    full_key = f"{source.prefix}/{ref.manifest_key}" if source.prefix else ref.manifest_key
+    manifest = parse_manifest(full_key, source.store.get(ref.manifest_key), source.prefix)
+    facts: dict[str, Any] = {"manifest_time": manifest.timestamp.isoformat(), "notes": list(manifest.notes)}
+    graph = manifest.knowledge_graph
+    if graph is not None:
+        found = source.store.stat(_relative(graph, source))
+        facts["knowledge_graph"] = {
+            "path": graph.path,
+            "size_bytes": found.size_bytes if found else None,
+            "etag": found.etag if found else None,
+            "read": False,
+        }
+    reading, unpacked = Reading((), ()), Unpacked("", 0, 0)
+    if manifest.reflection is not None:
+        reading, unpacked, facts["file"] = _read_database(source, sandbox, manifest.reflection, folder, max_bytes)
+    _require_unchanged(source.store, ref.manifest_key, ref.etag)
+    faults = RowFaults()
+    manifest_us = _microseconds(manifest)
+    times, slices = upload_times(reading, manifest_us)
+    incoming = pa.concat_tables([INCOMING.empty_table(), *_incoming(reading, times, slices, faults)])
+    facts["rows"] = incoming.num_rows
+    facts["tables"] = {table.name: table.rows for table in reading.tables}
+    facts["ignored_tables"] = list(reading.ignored)
+    facts["refused"], facts["dropped_vectors"] = faults.refused, faults.dropped_vectors
+    facts["examples"] = faults.examples
+    facts["utc_offsets"] = [
+        {"minutes": used.offset_us // 60_000_000, "evidence": used.evidence, "support": used.support}
+        for used in times.offsets
+    ]
+    return PreparedUpload(ref, manifest, reading, incoming, facts, unpacked.sha256)
+
+
+def _read_database(
+    source: Source, sandbox: Sandbox, file: ManifestFile, folder: Path, max_bytes: int
+) -> tuple[Reading, Unpacked, dict[str, Any]]:
+    key = _relative(file, source)
+    found = source.store.stat(key)
+    if found is None:
+        message = (
+            f"the manifest names {file.path!r}, which is not in the store. "
+            "Have the system upload again; a lifecycle rule may have deleted it"
+        )
+        raise InvalidUploadError(message, reason="missing-object", path=file.path)
+    packed, database = folder / "packed", folder / "database.duckdb"
+    source.store.download(key, packed, etag=found.etag)
+    unpacked = unpack(
+        packed,
+        database,
+        compression=file.compression,
+        max_bytes=max_bytes,
+        size_bytes=file.size_bytes,
+        checksum=file.checksum,
+    )
+    packed.unlink()
+    reading = sandbox.read(database, folder / "rows")
+    database.unlink()
+    return reading, unpacked, _file_facts(file, found, unpacked)
+
+
+def _file_facts(file: ManifestFile, found: ObjectInfo, unpacked: Unpacked) -> dict[str, Any]:
+    return {
+        "path": file.path,
+        "etag": found.etag,
+        "packed_bytes": found.size_bytes,
+        "unpacked_bytes": unpacked.size_bytes,
+        "sha256": unpacked.sha256,
+        "storage_version": unpacked.storage_version,
+    }
+
+
+def _incoming(
+    reading: Reading, times: InferredTimes, slices: dict[str, slice], faults: RowFaults
+) -> Iterator[pa.Table]:
+    position = 0
+    for table in reading.tables:
+        at = slices[table.name].start
+        for batch in read_batches(table, faults):
+            rows = slice(at, at + batch.num_rows)
+            evidence = [EVIDENCE[rank] for rank in times.evidence[rows]]
+            columns = [
+                pa.array(range(position, position + batch.num_rows), pa.int64()),
+                pa.repeat(pa.scalar(table.name, pa.string()), batch.num_rows),
+                batch.column("record_id"),
+                pa.array(content_digests(batch.column("content").to_pylist()), pa.binary()),
+                pa.array(times.created_us[rows], pa.timestamp("us", tz="UTC")),
+                pa.array(evidence, pa.string()),
+                batch.column("bookkeeping"),
+            ]
+            yield pa.table(columns, schema=INCOMING)
+            at += batch.num_rows
+            position += batch.num_rows
+
+
+def _require_unchanged(store: ObjectStore, key: str, etag: str) -> None:
+    found = store.stat(key)
+    if found is None or found.etag != etag:
+        message = "the upload was replaced while it was read; the next run reads the new one"
+        raise ObjectMissingError(message, key=key)
+
+
+def _relative(file: ManifestFile, source: Source) -> str:
+    return file.path.removeprefix(f"{source.prefix}/") if source.prefix else file.path
+
+
+def _microseconds(manifest: Manifest) -> int:
+    from datetime import UTC, datetime
+
+    return (manifest.timestamp - datetime(1970, 1, 1, tzinfo=UTC)) // MICROSECOND

@@ -1,0 +1,198 @@
+"""Reading a database file from a stranger without letting it do more than be read.
+
+One prepared process serves a whole job (`akosha.uploads.sandbox_child`); it forks a locked-down child per file.
+Whatever a file does to its reader, the job goes on with the next one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
+
+import akosha
+from akosha.errors import ConfigurationError, DiskFullError, InvalidUploadError
+from akosha.uploads.reader import Limits, kind_of, limits_document
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+START_SECONDS: Final = 120.0
+_GRACE_SECONDS: Final = 30.0  # past a file's own time limit before its reading process is given up as well
+
+Kind = Literal["conversation", "reflection"]
+
+_AGAIN = "Have the system upload again"
+_MESSAGES: Final[dict[str, str]] = {
+    "damaged": "the database file is damaged: {detail}. " + _AGAIN + "; an upload made during a checkpoint can be torn",
+    "unknown-tables": "no table of a known layer was found, only: {detail}. Expected conversations_v2, conversations, "
+    "*_conversations or the same for reflections; if the client is newer, update Akosha and replay the upload",
+    "too-large": "reading the database needs more than one upload may take: {detail}. If the system is trusted, "
+    "replay it on a machine with free memory",
+    "timeout": "reading the database took too long: {detail}. Replay it when the machine is idle; if it repeats, "
+    "the file is hostile or broken",
+    "unreadable": "the database cannot be read: {detail}. " + _AGAIN + "; if it repeats, keep the file as evidence",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TableReading:
+    """One source table, written to `path` as an Arrow IPC file; read it with `akosha.uploads.sources.read_batches`."""
+
+    name: str
+    kind: Kind
+    rows: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a database file held: its source tables by name, and the tables and views that were left alone."""
+
+    tables: tuple[TableReading, ...]
+    ignored: tuple[str, ...]
+
+
+class Sandbox:
+    """A context manager around the reading process. Serves one file at a time; not for several threads.
+
+    Args:
+        timeout_seconds: wall time one file may take.
+        memory_bytes: what DuckDB may use for one file.
+        max_output_bytes: Arrow bytes written for one file.
+    """
+
+    def __init__(
+        self, *, timeout_seconds: float = 600.0, memory_bytes: int = 1 << 30, max_output_bytes: int = 16 << 30
+    ) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._memory_bytes = memory_bytes
+        self._max_output_bytes = max_output_bytes
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pending = b""
+
+    def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def read(self, database: Path, out_dir: Path, *, max_rows: int = 20_000_000) -> Reading:
+        """Read the source tables of `database` into Arrow IPC files in `out_dir`, which is created, mode 0700.
+
+        A file without any table, or with empty ones, is a success with no rows. On failure `out_dir` is gone.
+
+        Raises:
+            InvalidUploadError: ``damaged``, ``unknown-tables``, ``too-large``, ``timeout`` or ``unreadable``.
+            DiskFullError: no room in `out_dir`.
+            ConfigurationError: the reading process does not start on this machine.
+        """
+        if Path(f"{database}.wal").exists():
+            message = f"a .wal file lies beside {database.name} and would be replayed; unpack into an empty folder"
+            raise InvalidUploadError(message, reason="unreadable")
+        out_dir.mkdir(mode=0o700, parents=True)
+        request = {
+            "database": str(database.resolve()),
+            "out_dir": str(out_dir.resolve()),
+            "timeout_seconds": self._timeout_seconds,
+            "limits": limits_document(Limits(self._memory_bytes, self._max_output_bytes, max_rows)),
+        }
+        try:
+            reply = self._ask(request)
+            return _reading(reply, out_dir)
+        except BaseException:
+            shutil.rmtree(out_dir, ignore_errors=True)
+            raise
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send and wait; a reading process that dies is replaced, and the file gets one more chance."""
+        line = json.dumps(request).encode() + b"\n"
+        for _ in range(2):
+            process = self._process or self._start()
+            try:
+                os.write(cast("Any", process.stdin).fileno(), line)
+                answer = self._line(process, self._timeout_seconds + _GRACE_SECONDS)
+            except BrokenPipeError:
+                answer = None
+            if answer is not None:
+                return answer
+            self._stop()
+        return {"outcome": "unreadable", "detail": "the reading process died twice over this file"}
+
+    def _line(self, process: subprocess.Popen[bytes], seconds: float) -> dict[str, Any] | None:
+        """The next reply; None when the process has ended, a timeout reply when it does not answer."""
+        descriptor = cast("Any", process.stdout).fileno()
+        deadline = time.monotonic() + seconds
+        while b"\n" not in self._pending:
+            ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                self._stop()
+                return {"outcome": "timeout", "detail": f"no answer within {seconds:g} seconds"}
+            chunk = os.read(descriptor, 1 << 16)
+            if not chunk:
+                return None
+            self._pending += chunk
+        line, _, self._pending = self._pending.partition(b"\n")
+        return cast("dict[str, Any]", json.loads(line))
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        package_root = Path(akosha.__file__).resolve().parents[1]
+        self._pending = b""
+        self._process = process = subprocess.Popen(
+            [sys.executable, "-s", "-P", "-W", "ignore", "-m", "akosha.uploads.sandbox_child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+            # Nothing of the job's environment, least of all credentials. One OpenBLAS thread, so that fork is safe.
+            env={"PYTHONPATH": str(package_root), "OPENBLAS_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"},
+        )
+        answer = self._line(process, START_SECONDS)
+        if answer is None or answer.get("outcome") != "ready":
+            self._stop()
+            message = "the process that reads uploads did not start; run `akosha doctor`, then `make setup`"
+            raise ConfigurationError(message, python=sys.executable)
+        return process
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _reading(reply: dict[str, Any], out_dir: Path) -> Reading:
+    """Judge a reply. What the child says is checked like anything else that comes from the file."""
+    outcome = reply.get("outcome")
+    detail = "".join(letter if letter.isprintable() else "?" for letter in str(reply.get("detail", "")))
+    if outcome == "disk-full":
+        message = "no room left for the rows of an upload; free space or point AKOSHA_CACHE_DIR at a larger disk"
+        raise DiskFullError(message, setting="AKOSHA_CACHE_DIR", path=str(out_dir))
+    if outcome != "read":
+        reason = outcome if outcome in _MESSAGES else "unreadable"
+        raise InvalidUploadError(_MESSAGES[reason].format(detail=detail[:400]), reason=reason)
+    result = reply["result"]
+    tables = []
+    for index, table in enumerate(result["tables"]):
+        kind = kind_of(str(table["name"]))
+        if kind is None:
+            raise InvalidUploadError(_MESSAGES["unreadable"].format(detail="invalid answer"), reason="unreadable")
+        path = out_dir / f"{index:03d}.arrow"
+        tables.append(TableReading(str(table["name"]), cast("Kind", kind), int(table["rows"]), path))
+    return Reading(tuple(tables), tuple(str(name) for name in result["ignored"]))

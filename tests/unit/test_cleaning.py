@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import base64
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from akosha.transforms.cleaning import clean
+
+ANY_TEXT = st.text(st.characters(codec=None))
+
+
+def encoded(text: str) -> str:
+    return "__SB64__" + base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("plain", "plain"),
+        ("one\r\ntwo\rthree\u2028four\x85five", "one\ntwo\nthree\nfour\nfive"),
+        ("a\0b\x07c\x7fd\x9fe", "abcde"),
+        ("user\u202egnp.exe\u2066!", "usergnp.exe!"),
+        ("\x1b[31;1mred\x1b[0m text", "red text"),
+        ("cafe\u0301", "caf\u00e9"),
+        ("if a\t< b:\n    return 'x'", "if a\t< b:\n    return 'x'"),
+        ("lone \udc00 surrogate", "lone \ufffd surrogate"),
+        ("pair \ud83d\ude00", "pair \U0001f600"),
+        (encoded("lone \udc00 here"), "lone \ufffd here"),
+        (encoded("plain"), "plain"),
+        ("__SB64__not base64!", "__SB64__not base64!"),
+        ("__SB64__" + base64.b64encode(b"\xff\xfe ok").decode(), "\ufffd\ufffd ok"),
+        ("", ""),
+    ],
+)
+def test_clean_golden_texts(text: str, expected: str) -> None:
+    assert clean(text) == expected
+
+
+@given(ANY_TEXT)
+def test_cleaned_text_is_valid_utf8_and_stays_as_it_is(text: str) -> None:
+    cleaned = clean(text)
+    assert cleaned.encode("utf-8").decode("utf-8") == cleaned
+    assert clean(cleaned) == cleaned
+
+
+@given(ANY_TEXT.filter(lambda text: not text.startswith("__SB64__")))
+def test_encoded_text_cleans_to_the_same_as_the_text_itself(text: str) -> None:
+    assert clean(encoded(text)) == clean(text)
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
+def test_printable_code_is_never_rewritten(text: str) -> None:
+    assert clean("code: " + text) == "code: " + text
