@@ -66,7 +66,9 @@ def carried_texts(texts: tuple[str, ...], scale: float = 1.0) -> list[str]:
     return list(dict.fromkeys([*carried, *OBSERVATIONS]))
 
 
-def make_vectors(path: Path = DEFAULT_PATH, encoder: Encoder | None = None) -> VectorReport:
+def make_vectors(
+    path: Path = DEFAULT_PATH, encoder: Encoder | None = None, texts: tuple[str, ...] | None = None
+) -> VectorReport:
     """Harvest the texts, encode those that carry a vector, and write both to `path`; takes a minute or two.
 
     Texts that the file at `path` already holds for the same model are not encoded again.
@@ -74,8 +76,9 @@ def make_vectors(path: Path = DEFAULT_PATH, encoder: Encoder | None = None) -> V
     Args:
         path: the file; replaced in one step, so that a stopped run leaves the old one.
         encoder: the model, or None to load the pinned one.
+        texts: what to start from, or None to harvest.
     """
-    texts = tuple(harvest())
+    texts = tuple(harvest()) if texts is None else texts
     wanted = carried_texts(texts)
     known = _known(path)
     missing = [text for text in wanted if _digest(text) not in known]

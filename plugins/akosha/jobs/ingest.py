@@ -6,7 +6,6 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, cast
-from urllib.parse import unquote, urlparse
 
 from akosha.errors import ObjectMissingError, UsageError
 from akosha.jobs.plans import Plan, Result, Summary, Work, chosen_shards, now, open_lake, write_plan, writer_of
@@ -129,8 +128,7 @@ COUNTS: Final = (
 def uploads_source(settings: Settings) -> Source:
     """The uploads root, and the prefix that manifests may write before their paths."""
     url = settings.require_uploads_url()
-    parts = urlparse(url)
-    prefix = unquote(parts.path).strip("/") if parts.scheme == "s3" else ""
+    prefix = url.removeprefix("s3://").partition("/")[2].strip("/") if url.startswith("s3://") else ""
     return Source(open_store(url, settings, setting="AKOSHA_UPLOADS_URL"), prefix)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 
 from akosha.errors import ConfigurationError, DiskFullError, ObjectMissingError
 from akosha.lake.objects import ObjectInfo
@@ -64,22 +65,23 @@ class LocalStore:
     def get(self, key: str) -> bytes:
         """Read a whole file."""
         with self._reading(key):
-            return (self.root / key).read_bytes()
+            return self._file(key).read_bytes()
 
     def download(self, key: str, path: Path, *, etag: str = "") -> None:
         """Copy a file out."""
         with self._reading(key):
-            found = self.stat(key)
+            found = self.stat(key) if etag else None
             if etag and (found is None or found.etag != etag):
                 message = "the object changed while it was read; it is read again in the next run"
                 raise ObjectMissingError(message, key=key, store=self.url)
-            shutil.copyfile(self.root / key, path)
+            shutil.copyfile(self._file(key), path)
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Size and times of a file."""
         try:
-            return self._info(self.root / key)
-        except (FileNotFoundError, NotADirectoryError):
+            with self._reading(key):
+                return self._info(self._file(key))
+        except ObjectMissingError:
             return None
 
     def list(self, prefix: str, *, start_after: str = "", limit: int = 0) -> Iterator[ObjectInfo]:
@@ -92,12 +94,13 @@ class LocalStore:
                 yield found
 
     def list_folders(self, prefix: str) -> Sequence[str]:
-        """Folders directly below `prefix`."""
+        """Folders directly below `prefix` in which some file lies, however deep."""
         try:
-            with os.scandir(self.root / prefix) as entries:
-                return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(HIDDEN))
-        except FileNotFoundError:
+            with self._reading(prefix), os.scandir(self.root / prefix) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(HIDDEN))
+        except ObjectMissingError:
             return []
+        return [name for name in names if next(self._keys(self.root / prefix / name), None) is not None]
 
     def delete(self, key: str) -> None:
         """Unlink a file."""
@@ -105,6 +108,12 @@ class LocalStore:
 
     def local_path(self, key: str) -> Path | None:
         """The file itself."""
+        return self.root / key
+
+    def _file(self, key: str) -> Path:
+        """The path of an object. A folder is none, although a path drops the slash that says so."""
+        if key.endswith("/"):
+            raise IsADirectoryError(key)
         return self.root / key
 
     def _keys(self, folder: Path) -> Iterator[str]:
@@ -116,6 +125,8 @@ class LocalStore:
 
     def _info(self, path: Path) -> ObjectInfo:
         found = path.stat()
+        if not S_ISREG(found.st_mode):
+            raise IsADirectoryError(path)
         etag = f"{found.st_mtime_ns:x}-{found.st_size:x}"
         modified = datetime.fromtimestamp(found.st_mtime, UTC)
         return ObjectInfo(path.relative_to(self.root).as_posix(), found.st_size, etag, modified)
@@ -132,10 +143,7 @@ class LocalStore:
                 message = f"no room left on the disk behind {self._setting}; free space or point the setting elsewhere"
                 raise DiskFullError(message, setting=self._setting, store=self.url) from error
             if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
-                message = (
-                    f"cannot write below {self.root} ({error.strerror}); change {self._setting} or its permissions"
-                )
-                raise ConfigurationError(message, setting=self._setting) from error
+                raise self._refused("write", error) from error
             raise
         finally:
             temporary.unlink(missing_ok=True)
@@ -144,9 +152,15 @@ class LocalStore:
     def _reading(self, key: str) -> Iterator[None]:
         try:
             yield
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             message = "the object is not in the store"
             raise ObjectMissingError(message, key=key, store=self.url) from None
+        except PermissionError as error:
+            raise self._refused("read", error) from error
+
+    def _refused(self, what: str, error: OSError) -> ConfigurationError:
+        message = f"cannot {what} below {self.root} ({error.strerror}); change {self._setting} or its permissions"
+        return ConfigurationError(message, setting=self._setting)
 
 
 def _write_synced(path: Path, data: bytes) -> None:
@@ -162,7 +176,10 @@ def _make_folders(folder: Path) -> None:
         missing.append(folder)
         folder = folder.parent
     for path in reversed(missing):
-        path.mkdir(exist_ok=True)
+        try:
+            path.mkdir(exist_ok=True)
+        except FileExistsError as error:
+            raise NotADirectoryError(errno.ENOTDIR, "a file is in the way", str(path)) from error
         _sync_folder(path.parent)
 
 

@@ -35,6 +35,7 @@ CREDENTIAL_CODES = frozenset(
 MISSING_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
 CONFLICT_STATUS = 409
 PRECONDITION_FAILED = 412
+UNSUPPORTED = frozenset({400, 405, 501})
 
 
 def make_client(endpoint_url: str) -> BaseClient:
@@ -50,7 +51,11 @@ def make_client(endpoint_url: str) -> BaseClient:
             "response_checksum_validation": "when_required",
         }
     config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 4}, **own)
-    return boto3.client("s3", endpoint_url=endpoint_url or None, config=config)
+    try:
+        return boto3.client("s3", endpoint_url=endpoint_url or None, config=config)
+    except ValueError as error:
+        message = f"AKOSHA_S3_ENDPOINT_URL must be a URL such as http://127.0.0.1:8333, found {endpoint_url!r}"
+        raise ConfigurationError(message, setting="AKOSHA_S3_ENDPOINT_URL") from error
 
 
 class S3Store:
@@ -184,6 +189,9 @@ class S3Store:
             return ConfigurationError(message, setting="AWS_ACCESS_KEY_ID")
         if isinstance(error, botocore.NoRegionError):
             return ConfigurationError("no S3 region: set AWS_DEFAULT_REGION", setting="AWS_DEFAULT_REGION")
+        if isinstance(error, botocore.ParamValidationError):
+            message = f"{self.url} cannot be asked for ({str(error).splitlines()[-1][:120]}): check {self._setting}"
+            return ConfigurationError(message, setting=self._setting, key=key)
         if isinstance(error, botocore.ClientError):
             return self._translate_answer(error, key)
         if isinstance(error, S3UploadFailedError) and isinstance(error.__context__, Exception):
@@ -207,5 +215,8 @@ class S3Store:
         if code in CREDENTIAL_CODES:
             message = f"{self.url} refuses these credentials ({code}): check AWS_ACCESS_KEY_ID and its rights"
             return ConfigurationError(message, setting="AWS_ACCESS_KEY_ID")
+        if status in UNSUPPORTED:
+            message = f"{self.url} does not know a request that a lake needs ({status} {code}): change {self._setting}"
+            return ConfigurationError(message, setting=self._setting, key=key)
         message = f"{self.url} answered {status} {code}: try again; if it stays, check the store behind {self._setting}"
         return StoreUnavailableError(message, key=key, setting=self._setting)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from urllib.parse import unquote, urlparse
+from urllib.parse import unquote
 
 from akosha.errors import ConfigurationError
 from akosha.lake.local_store import LocalStore
@@ -23,13 +23,15 @@ def open_store(url: str, settings: Settings, *, setting: str) -> ObjectStore:
         settings: for the S3 endpoint.
         setting: the environment variable the URL came from, named in errors.
     """
-    parts = urlparse(url)
-    if parts.scheme == "file":
-        return LocalStore(Path(unquote(parts.path)), setting=setting)
-    if not parts.netloc:
+    # Not urllib.parse: "?" and "#" are letters like any other in a path and in an S3 prefix.
+    scheme, _, rest = url.partition("://")
+    if scheme == "file":
+        return LocalStore(Path(unquote(rest)), setting=setting)
+    bucket, _, prefix = rest.partition("/")
+    if not bucket:
         message = f"{setting} names no bucket: expected s3://bucket/prefix, found {url!r}"
         raise ConfigurationError(message, setting=setting)
-    return S3Store(make_client(settings.s3_endpoint_url), parts.netloc, parts.path, setting=setting)
+    return S3Store(make_client(settings.s3_endpoint_url), bucket, prefix, setting=setting)
 
 
 def probe(store: ObjectStore, *, setting: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 from akosha.errors import AkoshaError, FormatVersionError, IntegrityError, ObjectMissingError
@@ -25,8 +26,9 @@ def read_document(store: ObjectStore, key: str, kind: str, report: FsckReport) -
         return None
     report.checked["documents"] += 1
     report.checked["bytes_read"] += len(data)
+    kind = kind or _kind_of(data)
     try:
-        return unseal(data, kind=kind or _kind_of(data), key=key)
+        return unseal(data, kind=kind, key=key)
     except (IntegrityError, FormatVersionError) as error:
         code = "document_damaged" if isinstance(error, IntegrityError) else "document_newer"
         report.damage(code, _advice(error, kind), key=key, shard=_shard_in(key), kind=kind)
@@ -46,8 +48,8 @@ def check_policies(store: ObjectStore, keys: Sequence[str], report: FsckReport) 
     found = [key for key in keys if key.startswith(layout.POLICY_PREFIX)]
     for key in found:
         document = read_document(store, key, "policy", report)
-        if document is not None and key != layout.policy_key(int(document["number"])):
-            _misplaced(report, key, f"policy {document['number']}", "policy")
+        if document is not None and key != layout.policy_key(int(document.get("number", 0))):
+            _misplaced(report, key, f"policy {document.get('number')}", "policy")
     if not found:
         message = "there is no policy document: write one with `akosha policy set`"
         report.damage("document_missing", message, key=layout.policy_key(1), kind="policy")
@@ -60,8 +62,9 @@ def check_memos(store: ObjectStore, keys: Sequence[str], report: FsckReport) -> 
         if memo is None:
             continue
         day = key.split("/")[2] if key.count("/") == 3 else ""
-        if key != layout.memo_key(int(memo["shard"]), day, memo["manifest_key"], memo["etag"]):
-            _misplaced(report, key, f"the memo of {memo['manifest_key']}", "memo")
+        manifest_key, etag = str(memo.get("manifest_key")), str(memo.get("etag"))
+        if key != layout.memo_key(int(memo.get("shard", -1)), day, manifest_key, etag):
+            _misplaced(report, key, f"the memo of {manifest_key}", "memo")
 
 
 def check_runs(store: ObjectStore, keys: Sequence[str], report: FsckReport) -> None:
@@ -108,7 +111,7 @@ def read_commits(store: ObjectStore, shard: int, keys: Sequence[str], report: Fs
 def _check_versions(shard: int, keys: Sequence[str], report: FsckReport) -> None:
     """Retained versions have no gap: only the oldest ones are ever deleted."""
     numbers = [parsed[1] for parsed in map(layout.parse_commit_key, keys) if parsed is not None]
-    for newer, older in zip(numbers, numbers[1:], strict=False):
+    for newer, older in pairwise(numbers):
         if newer != older + 1:
             message = f"versions {older + 1} to {newer - 1} are missing between retained ones; restore them from a copy"
             report.damage("version_gap", message, key=layout.commit_key(shard, newer - 1), shard=shard, kind="commit")
@@ -130,6 +133,7 @@ def _check_chain(commits: Sequence[Commit], report: FsckReport) -> None:
 
 
 def _kind_of(data: bytes) -> str:
+    """The kind a document of a run says it is. A plan where that cannot be read: it is damaged, whatever it was."""
     try:
         return str(json.loads(data)["format"]).removeprefix("akosha-").rpartition("/")[0]
     except (ValueError, KeyError, TypeError):

@@ -41,9 +41,7 @@ class Verdict:
     expectations: tuple[Expectation, ...]
 
 
-def judge(
-    recall: RecallMeasure, figures: Sequence[ShardFigures], *, floor: float, run_id: str, docs: Path
-) -> Verdict:
+def judge(recall: RecallMeasure, figures: Sequence[ShardFigures], *, floor: float, run_id: str, docs: Path) -> Verdict:
     """Validate the figures of one run and write Data Docs.
 
     Args:
@@ -55,7 +53,7 @@ def judge(
     """
     with _quiet():
         import great_expectations as gx
-        import pandas as pd
+        import pandas as pd  # type: ignore[import-untyped]
 
         context = _context(gx, docs)
         source = context.data_sources.add_pandas("lake")
@@ -112,7 +110,9 @@ def _recall_suite(gx: Any, recall: RecallMeasure, floor: float) -> list[Any]:  #
         else f"Not judged: {recall.queries} audited records are too few."
     )
     return [
-        gx.expectations.ExpectColumnValuesToBeBetween(column="recall", min_value=least, max_value=1.0, meta={"notes": why}),
+        gx.expectations.ExpectColumnValuesToBeBetween(
+            column="recall", min_value=least, max_value=1.0, meta={"notes": why}
+        ),
         gx.expectations.ExpectColumnValuesToBeBetween(column="overlap", min_value=0.0, max_value=1.0),
         gx.expectations.ExpectColumnValuesToNotBeNull(column="queries"),
     ]

@@ -23,6 +23,7 @@ RECOVERY: Final[Mapping[str, str]] = {
     "plan": "nothing, and nothing depends on it once its run has ended",
     "summary": "nothing, and no record depends on it",
 }
+UNKNOWN: Final = "a copy of the object"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class FsckReport:
 
     def damage(self, code: str, message: str, *, key: str = "", shard: int | None = None, kind: str = "") -> None:
         """Add a finding of damage; `kind` names what its recovery depends on."""
-        self.findings.append(Finding(code, "damage", key, shard, message, RECOVERY.get(kind, "")))
+        self.findings.append(Finding(code, "damage", key, shard, message, RECOVERY.get(kind, UNKNOWN)))
 
     def warn(self, code: str, message: str, *, key: str = "", shard: int | None = None) -> None:
         """Add a warning."""

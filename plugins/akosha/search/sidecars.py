@@ -60,7 +60,7 @@ class Sidecar:
 
     @property
     def size(self) -> int:
-        """n."""
+        """How many rows, n."""
         return len(self.scales)
 
     def numbers(self, name: str) -> NDArray[Any]:
