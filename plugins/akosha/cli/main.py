@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
 from akosha.cli.parser import make_parser
-from akosha.errors import AkoshaError, DiskFullError, IntegrityError, UsageError
+from akosha.errors import AkoshaError, ConfigurationError, DiskFullError, IntegrityError, UsageError
 
 OK: Final = 0
 FAILED: Final = 1
@@ -26,19 +27,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(name)s %(message)s"
     )
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()  # a reader that is gone is noticed here, not at exit
     except AkoshaError as error:
         return _fail(error, as_json=options.json)
-    except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
-            raise
-        message = "no room left on the disk behind AKOSHA_CACHE_DIR; free space or point the setting elsewhere"
-        return _fail(DiskFullError(message, setting="AKOSHA_CACHE_DIR"), as_json=options.json)
-    except BrokenPipeError:
+    except BrokenPipeError:  # the reader of our output went away: nothing more to say, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    except OSError as error:
+        return _fail(_translated(error), as_json=options.json)
     except KeyboardInterrupt:
         sys.stderr.write("akosha: interrupted; what was committed stays, the next run does the rest\n")
         return INTERRUPTED
+    return code
+
+
+def _translated(error: OSError) -> AkoshaError:
+    """What the operating system refused, with the settings that decide where files go."""
+    where = f" at {error.filename}" if error.filename else ""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        message = f"no room left on the disk{where}: free space, or change AKOSHA_CACHE_DIR or AKOSHA_LAKE_URL"
+        return DiskFullError(message, setting="AKOSHA_CACHE_DIR")
+    message = f"the system refused a file{where} ({error.strerror}): check AKOSHA_CACHE_DIR, AKOSHA_LAKE_URL and --out"
+    return ConfigurationError(message, setting="AKOSHA_CACHE_DIR")
 
 
 def _fail(error: AkoshaError, *, as_json: bool) -> int:

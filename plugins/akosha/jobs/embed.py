@@ -8,7 +8,7 @@ from typing import Final
 
 from akosha.embedding.cache import EmbeddingCache
 from akosha.embedding.model import MODEL_ID, load_encoder
-from akosha.jobs.plans import Plan, Result, Summary, Work, chosen_shards, open_lake, write_plan, writer_of
+from akosha.jobs.plans import TEXTS, Plan, Result, Summary, Work, chosen_shards, open_lake, write_plan, writer_of
 from akosha.lake.documents import Document
 from akosha.lake.lake import Lake
 from akosha.tiers.embed import VectorSource, embed_shard
@@ -36,7 +36,7 @@ def plan_embed(run_id: str, *, system: str = "", shard: int | None = None, budge
     budget = lake.settings.embed_budget_seconds if budget_seconds is None else budget_seconds
     total = sum(part.weight for part in work)
     message = f"{total:,} records in {len(work)} shards have no vector yet"
-    return write_plan(lake, JOB, run_id, work, unit="texts", message=message, budget_seconds=budget)
+    return write_plan(lake, JOB, run_id, work, unit=TEXTS, message=message, budget_seconds=budget)
 
 
 def run_batch(lake: Lake, plan: Document, batch: int) -> Result:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, cast
 
 from akosha.errors import ObjectMissingError, UsageError
-from akosha.jobs.plans import Plan, Result, Summary, Work, chosen_shards, now, open_lake, write_plan, writer_of
+from akosha.jobs.plans import UPLOADS, Plan, Result, Summary, Work, chosen_shards, now, open_lake, write_plan, writer_of
 from akosha.lake.documents import Document, seal, unseal
 from akosha.lake.lake import Lake
 from akosha.lake.stores import open_store
@@ -143,7 +143,7 @@ def _write(lake: Lake, run_id: str, found: Discovery, message: str) -> Plan:
         by_shard[ref.shard].append({name: getattr(ref, name) for name in UploadRef.__slots__})
     work = [Work(number, len(items), items) for number, items in sorted(by_shard.items())]
     counts = {"systems_listed": found.systems, "manifests_listed": found.manifests, "due": len(found.due)}
-    plan = write_plan(lake, JOB, run_id, work, unit="uploads", message=message, **counts)
+    plan = write_plan(lake, JOB, run_id, work, unit=UPLOADS, message=message, **counts)
     return {**plan, "counts": counts}
 
 

@@ -7,7 +7,18 @@ from datetime import datetime
 from typing import Any, Final
 
 from akosha.errors import UsageError
-from akosha.jobs.plans import Plan, Result, Summary, Work, chosen_shards, open_lake, parse_as_of, write_plan, writer_of
+from akosha.jobs.plans import (
+    ROWS,
+    Plan,
+    Result,
+    Summary,
+    Work,
+    chosen_shards,
+    open_lake,
+    parse_as_of,
+    write_plan,
+    writer_of,
+)
 from akosha.lake.commits import Tier
 from akosha.lake.documents import Document
 from akosha.lake.lake import Lake
@@ -60,9 +71,7 @@ def plan_move(  # noqa: PLR0913 - the parameters of the form
         f"{kind} as of {instant.isoformat(timespec='seconds')}: {len(work)} shards hold files with records created before "
         f"{cutoff.isoformat(timespec='seconds')}" + (" (dry run)" if dry_run else "")
     )
-    return write_plan(
-        lake, kind, run_id, work, unit="rows to look at", message=message, as_of=instant.isoformat(), dry_run=dry_run
-    )
+    return write_plan(lake, kind, run_id, work, unit=ROWS, message=message, as_of=instant.isoformat(), dry_run=dry_run)
 
 
 def run_batch(lake: Lake, plan: Document, batch: int) -> Result:

@@ -47,9 +47,27 @@ def writer_of(lake: Lake, plan: Document) -> Writer:
     return Writer(run_id=plan["run_id"], policy=lake.policy().number, now=now())
 
 
-def batches_of(work: Sequence[Work], most: int) -> list[list[Work]]:
-    """Shards in at most `most` batches of about equal weight; the heaviest shard first, ties by number."""
-    batches: list[list[Work]] = [[] for _ in range(min(most, len(work)))]
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What weights count, and how much of it makes a task of its own worth its start."""
+
+    name: str
+    per_batch: int
+
+
+UPLOADS: Final = Unit("uploads", 8)
+TEXTS: Final = Unit("texts", 512)  # loading the model costs as much as embedding a hundred
+ROWS: Final = Unit("rows to look at", 1_000)  # and the recall gate wants 200 held-out queries in a batch
+SHARDS: Final = Unit("shards in all", 1)
+
+
+def batches_of(work: Sequence[Work], most: int, per_batch: int) -> list[list[Work]]:
+    """Shards in batches of about equal weight: `most` at most, fewer while a batch would carry less than `per_batch`.
+
+    The heaviest shard goes first, ties by number.
+    """
+    wanted = max(1, sum(part.weight for part in work) // per_batch)
+    batches: list[list[Work]] = [[] for _ in range(min(most, wanted, len(work)))]
     loads = [0] * len(batches)
     for part in sorted(work, key=lambda part: (-part.weight, part.shard)):
         lightest = loads.index(min(loads))
@@ -64,7 +82,7 @@ def write_plan(
     run_id: str,
     work: Sequence[Work],
     *,
-    unit: str,
+    unit: Unit,
     message: str,
     **parameters: str | float | bool,
 ) -> Plan:
@@ -75,12 +93,12 @@ def write_plan(
         job: ingest, embed, hot-to-warm, warm-to-cold or validate.
         run_id: the run; made safe for a path.
         work: one part per shard with something to do.
-        unit: what weights count, for the labels.
+        unit: what weights count.
         message: one line for operators.
         parameters: kept in the plan for `run_batch`.
     """
     run = _UNSAFE.sub("-", run_id)
-    batches = batches_of(work, lake.settings.batches)
+    batches = batches_of(work, lake.settings.batches, unit.per_batch)
     document: Document = {
         "format": "akosha-plan/1",
         "job": job,
@@ -173,7 +191,7 @@ def chosen_shards(system: str, shard: int | None) -> set[int] | None:
     return {own}
 
 
-def _label(batch: Sequence[Work], unit: str) -> str:
+def _label(batch: Sequence[Work], unit: Unit) -> str:
     first, last = batch[0].shard, batch[-1].shard
     shards = f"shard {first:03d}" if len(batch) == 1 else f"{len(batch)} shards {first:03d}-{last:03d}"
-    return f"{shards} · {sum(part.weight for part in batch):,} {unit}"
+    return f"{shards} · {sum(part.weight for part in batch):,} {unit.name}"

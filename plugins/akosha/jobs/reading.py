@@ -48,9 +48,9 @@ def search_lake(text: str, query: SearchQuery) -> dict[str, Any]:
     query.check()
     lake = open_lake()
     vector = load_encoder().encode([clean(text)])[0]
-    return search(lake, vector, query).as_dict()
+    return search(lake, vector, query).document()
 
 
 def fsck_lake(*, read_data: bool) -> dict[str, Any]:
     """Verify every commit, file and invariant; with `read_data` every byte."""
-    return fsck(open_lake(), read_data=read_data).as_dict()
+    return fsck(open_lake(), read_data=read_data).document()

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Final
 
 from akosha.errors import IntegrityError
-from akosha.jobs.plans import Plan, Result, Summary, Work, open_lake, parse_as_of, write_plan
+from akosha.jobs.plans import SHARDS, Plan, Result, Summary, Work, open_lake, parse_as_of, write_plan
 from akosha.lake.documents import Document
 from akosha.lake.lake import Lake
 
@@ -20,7 +20,7 @@ def plan_validate(run_id: str, *, as_of: str | None = None) -> Plan:
     lake = open_lake()
     work = [Work(0, max(1, len(lake.shards())))]
     return write_plan(
-        lake, JOB, run_id, work, unit="shards in all", message="recall and conservation of the whole lake",
+        lake, JOB, run_id, work, unit=SHARDS, message="recall and conservation of the whole lake",
         as_of=instant.isoformat(),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from akosha.errors import ConfigurationError, ObjectMissingError
+from akosha.errors import ConfigurationError, FormatVersionError, ObjectMissingError
 from akosha.lake import files, layout, removals
 from akosha.lake.cache import FileCache
 from akosha.lake.commits import Commit, FileEntry, KeyFile
@@ -88,6 +88,11 @@ class Lake:
         except ObjectMissingError:
             message = f"there is no lake at {settings.lake_url}: run `akosha init`, or change AKOSHA_LAKE_URL"
             raise ConfigurationError(message, setting="AKOSHA_LAKE_URL") from None
+        except FormatVersionError as error:
+            message = (
+                f"the lake at {settings.lake_url} was written by a newer Akosha: upgrade, or change AKOSHA_LAKE_URL"
+            )
+            raise FormatVersionError(message, setting="AKOSHA_LAKE_URL", cause=error.message) from error
         identity = Identity(**{name: document[name] for name in Identity.__slots__})
         _check_identity(identity, settings)
         cold = (

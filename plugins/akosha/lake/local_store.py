@@ -7,7 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from stat import S_ISREG
@@ -143,10 +143,11 @@ class LocalStore:
                 message = f"no room left on the disk behind {self._setting}; free space or point the setting elsewhere"
                 raise DiskFullError(message, setting=self._setting, store=self.url) from error
             if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}:
-                raise self._refused("write", error) from error
+                raise self._refused(error, to="write") from error
             raise
         finally:
-            temporary.unlink(missing_ok=True)
+            with suppress(NotADirectoryError, PermissionError):  # nothing was made there, and why is on its way up
+                temporary.unlink(missing_ok=True)
 
     @contextmanager
     def _reading(self, key: str) -> Iterator[None]:
@@ -156,10 +157,10 @@ class LocalStore:
             message = "the object is not in the store"
             raise ObjectMissingError(message, key=key, store=self.url) from None
         except PermissionError as error:
-            raise self._refused("read", error) from error
+            raise self._refused(error, to="read") from error
 
-    def _refused(self, what: str, error: OSError) -> ConfigurationError:
-        message = f"cannot {what} below {self.root} ({error.strerror}); change {self._setting} or its permissions"
+    def _refused(self, error: OSError, *, to: str) -> ConfigurationError:
+        message = f"cannot {to} below {self.root} ({error.strerror}); change {self._setting} or its permissions"
         return ConfigurationError(message, setting=self._setting)
 
 

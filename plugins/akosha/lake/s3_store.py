@@ -35,7 +35,7 @@ CREDENTIAL_CODES = frozenset(
 MISSING_CODES = frozenset({"NoSuchKey", "404", "NotFound"})
 CONFLICT_STATUS = 409
 PRECONDITION_FAILED = 412
-UNSUPPORTED = frozenset({400, 405, 501})
+UNSUPPORTED = frozenset({"InvalidArgument", "InvalidRequest", "MethodNotAllowed", "NotImplemented"})
 
 
 def make_client(endpoint_url: str) -> BaseClient:
@@ -184,14 +184,9 @@ class S3Store:
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             message = "no room left on the disk behind AKOSHA_CACHE_DIR; free space or point the setting elsewhere"
             return DiskFullError(message, setting="AKOSHA_CACHE_DIR")
-        if isinstance(error, (botocore.NoCredentialsError, botocore.PartialCredentialsError)):
-            message = f"no S3 credentials for {self.url}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            return ConfigurationError(message, setting="AWS_ACCESS_KEY_ID")
-        if isinstance(error, botocore.NoRegionError):
-            return ConfigurationError("no S3 region: set AWS_DEFAULT_REGION", setting="AWS_DEFAULT_REGION")
-        if isinstance(error, botocore.ParamValidationError):
-            message = f"{self.url} cannot be asked for ({str(error).splitlines()[-1][:120]}): check {self._setting}"
-            return ConfigurationError(message, setting=self._setting, key=key)
+        wrong = self._wrong_setting(error, key)
+        if wrong is not None:
+            return wrong
         if isinstance(error, botocore.ClientError):
             return self._translate_answer(error, key)
         if isinstance(error, S3UploadFailedError) and isinstance(error.__context__, Exception):
@@ -200,6 +195,20 @@ class S3Store:
             message = f"{self.url} did not answer: check AKOSHA_S3_ENDPOINT_URL and that the store is up"
             return StoreUnavailableError(message, setting="AKOSHA_S3_ENDPOINT_URL", key=key, cause=str(error)[:200])
         return error
+
+    def _wrong_setting(self, error: Exception, key: str) -> ConfigurationError | None:
+        """The complaint of a client that could not even ask."""
+        from botocore import exceptions as botocore
+
+        if isinstance(error, (botocore.NoCredentialsError, botocore.PartialCredentialsError)):
+            message = f"no S3 credentials for {self.url}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+            return ConfigurationError(message, setting="AWS_ACCESS_KEY_ID")
+        if isinstance(error, botocore.NoRegionError):
+            return ConfigurationError("no S3 region: set AWS_DEFAULT_REGION", setting="AWS_DEFAULT_REGION")
+        if isinstance(error, botocore.ParamValidationError):
+            message = f"{self.url} cannot be asked for ({str(error).splitlines()[-1][:120]}): check {self._setting}"
+            return ConfigurationError(message, setting=self._setting, key=key)
+        return None
 
     def _translate_answer(self, error: Any, key: str) -> AkoshaError:  # noqa: ANN401 - botocore is untyped
         code = str(error.response.get("Error", {}).get("Code", ""))
@@ -215,7 +224,7 @@ class S3Store:
         if code in CREDENTIAL_CODES:
             message = f"{self.url} refuses these credentials ({code}): check AWS_ACCESS_KEY_ID and its rights"
             return ConfigurationError(message, setting="AWS_ACCESS_KEY_ID")
-        if status in UNSUPPORTED:
+        if code in UNSUPPORTED:
             message = f"{self.url} does not know a request that a lake needs ({status} {code}): change {self._setting}"
             return ConfigurationError(message, setting=self._setting, key=key)
         message = f"{self.url} answered {status} {code}: try again; if it stays, check the store behind {self._setting}"

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from akosha.errors import CommitConflictError, CommitUnknownError, ObjectMissingError
+from akosha.errors import CommitConflictError, CommitUnknownError, IntegrityError, ObjectMissingError
 from akosha.lake import layout
 from akosha.lake.commits import Change, Commit, apply, commit_document, parse_commit
 from akosha.lake.documents import digest_of, seal, unseal
@@ -94,7 +94,11 @@ class ShardLog:
         raise CommitConflictError(message, shard=self.shard, attempts=REBASE_ATTEMPTS)
 
     def _read(self, key: str) -> Commit:
-        return parse_commit(unseal(self._store.get(key), kind="commit", key=key), key=key)
+        commit = parse_commit(unseal(self._store.get(key), kind="commit", key=key), key=key)
+        if layout.parse_commit_key(key) != (commit.shard, commit.version) or commit.shard != self.shard:
+            message = "the commit document is that of another shard or version; run `akosha fsck`"
+            raise IntegrityError(message, key=key, shard=commit.shard, version=commit.version)
+        return commit
 
     def _put(self, commit: Commit, data: bytes) -> bool:
         """True = this document is version N, False = another one is. The same bytes are put until that is known."""
@@ -120,6 +124,9 @@ class ShardLog:
     def _check_descent(self, published: Commit) -> None:
         """The head must descend from what was published: else a swept number was used again, and the commit is void."""
         head = self.head()
+        if head.version < published.version:  # only a stale listing says so, and it must cost time, never files
+            message = "the commit was created, but the store does not list it yet; read the head again"
+            raise CommitUnknownError(message, shard=self.shard, version=published.version, found=head.version)
         try:
             while head.version > published.version + 1:
                 head = self.read(head.version - 1)

@@ -121,6 +121,7 @@ def embed_shard(lake: Lake, shard: int, source: VectorSource, writer: Writer) ->
             if conflicts == MAX_REPLANS:
                 raise
         else:
+            conflicts = 0
             outcome.embedded += filled.num_rows
             outcome.from_cache += cached
 

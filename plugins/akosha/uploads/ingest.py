@@ -110,7 +110,7 @@ class Ingester:
         write_memo(self.lake.store, ref, QUARANTINED, facts)
         outcome.quarantined += 1
         outcome.reasons.append({"upload": ref.manifest_key, "reason": error.reason, "message": error.message})
-        log.warning("quarantined upload=%r reason=%s message=%r", ref.manifest_key, error.reason, error.message)
+        log.info("quarantined upload=%r reason=%s message=%r", ref.manifest_key, error.reason, error.message)
 
     def _apply(self, shard: int, uploads: Sequence[PreparedUpload], outcome: IngestOutcome) -> None:
         for attempt in range(MAX_REPLANS):

@@ -117,7 +117,7 @@ def _read(request: dict[str, Any]) -> dict[str, Any]:
         result = reader.extract(Path(request["database"]), Path(request["out_dir"]), limits)
     except Exception as error:
         detail = str(error).strip().partition("\n")[0].replace(request["database"], "the file")[:_DETAIL_CHARS]
-        return {"outcome": outcome_of(error), "detail": f"{type(error).__name__}: {detail}"}
+        return {"outcome": outcome_of(error), "detail": detail or type(error).__name__}
     return {"outcome": "read", "result": result}
 
 
