@@ -55,7 +55,7 @@ SELECT
     is_new,
     NOT is_new AND newer AND differs AS is_changed,
     NOT is_new AND NOT newer AND differs AS is_older,
-    NOT is_new AND better_time AND created_in <> created_live AS is_retimed,
+    NOT is_new AND better_time AND (created_in <> created_live OR evidence_in <> evidence_live) AS is_retimed,
     created_live,
     CASE WHEN newer THEN content_in ELSE content_live END AS content_sha256,
     CASE WHEN better_time THEN created_in ELSE created_live END AS created_at,

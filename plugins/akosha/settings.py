@@ -34,10 +34,16 @@ class Settings(BaseModel):
     )
     hot_days: PositiveDays = Field(7, description="days a record stays in hot")
     warm_days: PositiveDays = Field(90, description="age in days at which a warm record becomes cold")
-    retain_days: PositiveDays = Field(7, description="days for which older versions stay readable")
-    sweep_grace_hours: int = Field(24, ge=1, description="hours an unnamed file is left alone")
+    retain_days: PositiveDays = Field(
+        7, description="days for which older versions stay readable. Nothing is swept yet: all stay"
+    )
+    sweep_grace_hours: int = Field(
+        24, ge=1, description="hours an unnamed file is left alone. Nothing is swept yet: all stay"
+    )
     vector_wait_days: int = Field(7, ge=0, description="days past its line that a record waits in hot for a vector")
-    embed_budget_seconds: float = Field(0, ge=0, description="seconds one embedding job may take; 0 = no limit")
+    embed_budget_seconds: float = Field(
+        900, ge=0, description="seconds one scheduled embedding task may take; 0 = no limit, as on the command line"
+    )
     sandbox_max_bytes: int = Field(
         4 << 30, ge=1 << 20, description="largest unpacked database file that is read, in bytes"
     )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from akosha.lake.lake import Lake
 from akosha.search.engine import search
 from akosha.search.query import SearchQuery, SearchResult
 from akosha.search.sidecars import Sidecars
+from akosha.settings import Settings
 from akosha.transforms.quantization import dequantize, quantize
 from akosha.transforms.recall import unit
 
@@ -122,7 +125,11 @@ def test_every_hit_says_where_it_comes_from(world: tuple[Lake, Shelf]):
     assert hit["created_at"] == memory.created_at.isoformat()
     assert hit["upload"] == "systems/laptop-7/uploads/1/manifest.json"
     assert hit["file"].startswith(f"shards/{hit['place']['shard']:03d}/warm/")
-    assert (hit["project"], hit["embedding_model"], hit["summary"]) == (memory.project, "client", f"About {memory.text}")
+    assert (hit["project"], hit["embedding_model"], hit["summary"]) == (
+        memory.project,
+        "client",
+        f"About {memory.text}",
+    )
 
 
 @pytest.mark.parametrize(
@@ -228,7 +235,21 @@ def test_sidecars_can_be_deleted_or_damaged_at_any_time(tmp_path: Path):
         assert search(lake, question(), SearchQuery()) == expected, f"deleted {path.name}"
         path.write_bytes(path.read_bytes()[:10])
         assert search(lake, question(), SearchQuery()) == expected, f"cut {path.name}"
-    assert not [path for path in (tmp_path / "cache" / "sidecars").rglob(".*")]
+    assert not list((tmp_path / "cache" / "sidecars").rglob(".*"))
+
+
+def test_many_readers_may_make_the_same_sidecars_at_once(tmp_path: Path):
+    lake = new_lake(tmp_path)
+    publish(lake, Shelf({"hot": memories("laptop-7", "hot", 20), "warm": memories("büro pc", "warm", 20)}))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=context) as pool:
+        answers = list(pool.map(_search_anew, [lake.settings] * 4))
+    assert all(answer == search(lake, question(), SearchQuery()) for answer in answers)
+    assert not list((tmp_path / "cache" / "sidecars").rglob(".*"))
+
+
+def _search_anew(settings: Settings) -> SearchResult:
+    return search(Lake.open(settings), question(), SearchQuery())
 
 
 def test_open_sidecars_hold_no_file_descriptors(world: tuple[Lake, Shelf]):

@@ -62,7 +62,7 @@ def test_a_sound_lake_passes_and_its_report_can_be_opened(tmp_path: Path):
     assert b"conservation" in found["index.html"]
     assert sum(name.startswith("validations/") for name in found) == 2
     assert sum(map(len, found.values())) < 2_000_000
-    links = {unquote(link) for link in re.findall(r'href="(validations/[^"]+)"', found["index.html"].decode())}
+    links = {unquote(link) for link in re.findall(r"'(validations/[^']+)'", found["index.html"].decode())}
     assert links == {name for name in found if name.startswith("validations/")}, "the entry links to every result"
 
 
@@ -84,7 +84,9 @@ def test_bad_recall_is_red_when_there_is_enough_to_judge(tmp_path: Path):
     bad = RecallMeasure(recall=0.8, overlap=0.8, queries=60, corpus=60, judged=True)
     verdict = judge(bad, figures, floor=0.95, run_id="bad", docs=tmp_path / "bad")
     assert not verdict.success
-    assert [(found.suite, found.column) for found in verdict.expectations if not found.success] == [("recall", "recall")]
+    assert [(found.suite, found.column) for found in verdict.expectations if not found.success] == [
+        ("recall", "recall")
+    ]
     few = judge(replace(bad, judged=False), figures, floor=0.95, run_id="few", docs=tmp_path / "few")
     assert few.success
     assert (tmp_path / "few" / "index.html").exists()

@@ -46,7 +46,9 @@ def _job_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     embed = _verb(groups, "embed", verbs.embed, "fill missing vectors in hot")
     _narrowing(embed)
-    embed.add_argument("--budget-seconds", type=float, help="stop each batch after this long; 0 = no limit")
+    embed.add_argument(
+        "--budget-seconds", type=float, default=0, help="stop each batch after this long; 0 = no limit (default)"
+    )
     moves = groups.add_parser("migrate", help="move aged records").add_subparsers(metavar="move", required=True)
     for kind in ("hot-to-warm", "warm-to-cold"):
         move = _verb(moves, kind, verbs.migrate, f"move what is past its line, {kind.replace('-', ' ')}")

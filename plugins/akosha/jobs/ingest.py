@@ -15,7 +15,7 @@ from akosha.lake.stores import open_store
 from akosha.settings import Settings
 from akosha.uploads.discovery import Discovery, discover
 from akosha.uploads.ingest import Ingester
-from akosha.uploads.memos import UploadRef, quarantined, read_memo, upload_of
+from akosha.uploads.memos import REPLACED, UploadRef, quarantined, read_memo, upload_of, write_memo
 from akosha.uploads.prepare import Source
 from akosha.uploads.sandbox import Sandbox
 
@@ -66,11 +66,14 @@ def plan_replay(run_id: str, memos: Sequence[str]) -> Plan:
     found = Discovery()
     source = uploads_source(lake.settings)
     for key in sorted(set(memos) or keys):
-        ref = upload_of(read_memo(lake.store, key))
+        memo = read_memo(lake.store, key)
+        ref = upload_of(memo)
         listed = source.store.stat(ref.manifest_key)
-        found.due.append(
-            ref if listed is None else UploadRef(ref.manifest_key, listed.etag, ref.system_id, ref.upload_id)
-        )
+        if listed is not None and listed.etag != ref.etag:
+            evidence = {name: value for name, value in memo.items() if name != "outcome"}
+            write_memo(lake.store, ref, REPLACED, {**evidence, "replaced_by": listed.etag})
+            ref = UploadRef(ref.manifest_key, listed.etag, ref.system_id, ref.upload_id)
+        found.due.append(ref)
     return _write(lake, run_id, found, f"{len(found.due)} quarantined uploads are tried again")
 
 

@@ -11,6 +11,7 @@ SHARDS: Final = 256
 LAKE: Final = "lake.json"
 POLICY_PREFIX: Final = "policy/"
 LAST_VERSION: Final = 99_999_999
+QUARANTINE_MARK: Final = ".quarantined.json"
 _COMMIT = re.compile(r"^shards/(\d{3})/commits/(\d{8})-(\d{8})\.json$")
 
 SUFFIX: Final = {
@@ -74,3 +75,8 @@ def memo_key(shard: int, date: str, manifest_key: str, etag: str) -> str:
     """
     name = hashlib.sha256(f"{manifest_key}\n{etag}".encode("utf-8", "surrogatepass")).hexdigest()
     return f"uploads/{shard:03d}/{date}/{name}.json"
+
+
+def quarantine_key(memo: str) -> str:
+    """The name a memo has while its upload is in quarantine: a listing can count and skip it without reading."""
+    return memo.removesuffix(".json") + QUARANTINE_MARK

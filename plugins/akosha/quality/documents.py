@@ -63,7 +63,8 @@ def check_memos(store: ObjectStore, keys: Sequence[str], report: FsckReport) -> 
             continue
         day = key.split("/")[2] if key.count("/") == 3 else ""
         manifest_key, etag = str(memo.get("manifest_key")), str(memo.get("etag"))
-        if key != layout.memo_key(int(memo.get("shard", -1)), day, manifest_key, etag):
+        own = layout.memo_key(int(memo.get("shard", -1)), day, manifest_key, etag)
+        if key != (layout.quarantine_key(own) if memo.get("outcome") == "quarantined" else own):
             _misplaced(report, key, f"the memo of {manifest_key}", "memo")
 
 

@@ -100,29 +100,27 @@ class Sidecars:
         """
         if entry.sha256 not in self._open:
             folder = self._folder / entry.sha256[:2] / entry.sha256
-            found = _load(folder)
-            if found is None:
-                self._build(entry, folder)
-                found = _load(folder)
-            if found is None:
-                message = "a sidecar just written cannot be read back: check the disk behind AKOSHA_CACHE_DIR"
-                raise ConfigurationError(message, setting="AKOSHA_CACHE_DIR", path=str(folder))
-            self._open[entry.sha256] = found
+            self._open[entry.sha256] = _load(folder) or self._build(entry, folder)
         return self._open[entry.sha256]
 
-    def _build(self, entry: FileEntry, folder: Path) -> None:
+    def _build(self, entry: FileEntry, folder: Path) -> Sidecar:
         """Make it beside its place and rename it there. Removed rows are in it: lists change, the file does not."""
         sidecar = _derive(self._lake, replace(entry, removal=None))
         unfinished = folder.parent / f".{uuid.uuid4().hex}"
         try:
             unfinished.mkdir(parents=True)
             _save(sidecar, unfinished)
+            made = _load(unfinished)
             _put_in_place(unfinished, folder)
         except OSError as error:
             message = f"cannot write a sidecar ({error.strerror}): free space, or change AKOSHA_CACHE_DIR"
             raise DiskFullError(message, setting="AKOSHA_CACHE_DIR", path=str(folder)) from error
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
+        if made is None:
+            message = "a sidecar just written does not read back: check the disk behind AKOSHA_CACHE_DIR"
+            raise ConfigurationError(message, setting="AKOSHA_CACHE_DIR", path=str(folder))
+        return made  # its mapping outlives the rename, and another process that replaces it by its equal
 
 
 def _derive(lake: Lake, entry: FileEntry) -> Sidecar:
@@ -163,16 +161,16 @@ def _save(sidecar: Sidecar, folder: Path) -> None:
 
 
 def _put_in_place(unfinished: Path, folder: Path) -> None:
-    if folder.exists():  # damaged, or another process was faster: equal files give equal sidecars
-        retired = folder.parent / f".{uuid.uuid4().hex}"
-        with suppress(FileNotFoundError):
-            folder.rename(retired)
-        shutil.rmtree(retired, ignore_errors=True)
     try:
         unfinished.rename(folder)
     except OSError:
-        if not (folder / MANIFEST).exists():
-            raise
+        # Something is there: whole, because another process was faster and equal files give equal sidecars; or damaged.
+        if _load(folder) is None:
+            with suppress(FileNotFoundError):
+                folder.rename(unfinished.with_name(f"{unfinished.name}-damaged"))
+            shutil.rmtree(unfinished.with_name(f"{unfinished.name}-damaged"), ignore_errors=True)
+            with suppress(FileExistsError):
+                unfinished.rename(folder)
 
 
 def _load(folder: Path) -> Sidecar | None:

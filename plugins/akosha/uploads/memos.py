@@ -18,9 +18,9 @@ from akosha.lake.objects import ObjectStore
 APPLIED: Final = "applied"
 UNCHANGED: Final = "unchanged"
 QUARANTINED: Final = "quarantined"
+REPLACED: Final = "replaced"  # was in quarantine; its manifest has been written anew and is an upload of its own
 FORMAT: Final = "akosha-memo/1"
 UNDATED: Final = "0000-00-00"
-QUARANTINE_MARK: Final = ".quarantined.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class UploadRef:
     @property
     def quarantine_key(self) -> str:
         """Where its memo lies while it is in quarantine: the same name with a mark, so that a listing can count them."""
-        return self.memo_key.removesuffix(".json") + QUARANTINE_MARK
+        return layout.quarantine_key(self.memo_key)
 
 
 def write_memo(store: ObjectStore, upload: UploadRef, outcome: str, facts: Document) -> None:
@@ -80,7 +80,7 @@ def write_memo(store: ObjectStore, upload: UploadRef, outcome: str, facts: Docum
 
 def quarantined(store: ObjectStore) -> Iterator[str]:
     """Keys of the memos of uploads in quarantine, by shard and upload day."""
-    return (found.key for found in store.list("uploads/") if found.key.endswith(QUARANTINE_MARK))
+    return (found.key for found in store.list("uploads/") if found.key.endswith(layout.QUARANTINE_MARK))
 
 
 def read_memo(store: ObjectStore, key: str) -> Document:
@@ -100,4 +100,4 @@ def memo_names(store: ObjectStore, shard: int, since: str) -> set[str]:
     """
     prefix = f"uploads/{shard:03d}/"
     listed = [*store.list(prefix, start_after=f"{prefix}{since}"), *store.list(f"{prefix}{UNDATED}/")]
-    return {found.key.replace(QUARANTINE_MARK, ".json") for found in listed}
+    return {found.key.replace(layout.QUARANTINE_MARK, ".json") for found in listed}

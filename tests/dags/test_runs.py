@@ -1,0 +1,161 @@
+"""Each DAG, run by Airflow over a real S3 endpoint and a real lake, with uploads that Session-Buddy wrote."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import boto3
+import pytest
+
+from akosha import jobs
+from akosha.lake.lake import Lake
+from akosha.settings import Settings
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.usefixtures("airflow_database")]
+
+ROOT = Path(__file__).resolve().parents[2]
+UPLOADS = ROOT / "tests" / "data" / "session_buddy"
+# The samples were written on this day.
+WRITTEN = datetime(2026, 11, 21, tzinfo=UTC)
+
+
+@pytest.fixture
+def settings(s3_server, bucket, tmp_path, monkeypatch) -> Settings:
+    monkeypatch.setenv("AKOSHA_LAKE_URL", (tmp_path / "lake").as_uri())
+    monkeypatch.setenv("AKOSHA_UPLOADS_URL", f"s3://{bucket}")
+    monkeypatch.setenv("AKOSHA_S3_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AKOSHA_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("AKOSHA_BATCHES", "2")
+    settings = Settings.from_environment()
+    Lake.create(settings, now=WRITTEN)
+    store = boto3.client("s3", endpoint_url=s3_server)
+    for file in sorted(UPLOADS.rglob("*")):
+        if file.is_file():
+            store.put_object(Bucket=bucket, Key=file.relative_to(UPLOADS).as_posix(), Body=file.read_bytes())
+    return settings
+
+
+@pytest.fixture
+def run(dag_bag, settings):
+    """Run a DAG to its end; its state, and the summary that `finish` returned."""
+
+    def run_dag(dag_id, **conf):
+        done = dag_bag.dags[dag_id].test(run_conf=conf)
+        [finish] = [task for task in done.get_task_instances() if task.task_id == "finish"]
+        return done, finish.xcom_pull(task_ids="finish", key="return_value")
+
+    return run_dag
+
+
+def states(done):
+    return {(task.task_id, task.map_index): task.state for task in done.get_task_instances()}
+
+
+def labels(done, task_id):
+    return sorted(task.rendered_map_index for task in done.get_task_instances() if task.task_id == task_id)
+
+
+def records():
+    return {tier: figures["records"] for tier, figures in jobs.status()["tiers"].items()}
+
+
+def later(days):
+    return {"as_of": (WRITTEN + timedelta(days=days)).isoformat(), "force": True}
+
+
+def test_a_night_carries_uploads_through_every_tier_and_a_second_one_changes_nothing(run):
+    done, summary = run("akosha_ingest")
+    assert done.state == "success"
+    assert summary["rows_changed"] == records()["hot"] > 0
+    assert all("shard" in label and "uploads" in label for label in labels(done, "ingest"))
+    total = records()["hot"]
+
+    done, summary = run("akosha_embed")
+    assert done.state == "success"
+    assert jobs.status()["without_vector"] == 0
+
+    done, summary = run("akosha_hot_to_warm", **later(10))
+    assert done.state == "success"
+    assert (summary["rows_changed"], records()["hot"], records()["warm"]) == (total, 0, total)
+
+    done, summary = run("akosha_warm_to_cold", **later(100))
+    assert done.state == "success"
+    assert (summary["rows_changed"], records()["warm"], records()["cold"]) == (total, 0, total)
+
+    done, summary = run("akosha_validate", as_of=later(100)["as_of"])
+    assert done.state == "success"
+    assert summary["ok"]
+
+    heads = [(head.shard, head.version) for head in Lake.open(Settings.from_environment()).heads()]
+    for dag_id, conf in (
+        ("akosha_ingest", {"listing": "full"}),
+        ("akosha_embed", {}),
+        ("akosha_hot_to_warm", later(10)),
+        ("akosha_warm_to_cold", later(100)),
+    ):
+        done, summary = run(dag_id, **conf)
+        assert done.state == "success"
+        assert (summary["ok"], summary["rows_changed"]) == (True, 0)
+    assert [(head.shard, head.version) for head in Lake.open(Settings.from_environment()).heads()] == heads
+
+
+def test_an_empty_night_is_green_with_one_skipped_placeholder(run):
+    done, summary = run("akosha_hot_to_warm")
+    assert done.state == "success"
+    assert states(done) == {("plan", -1): "success", ("move", -1): "skipped", ("finish", -1): "success"}
+    assert summary["message"].startswith("nothing to do")
+
+
+def test_a_dry_run_says_what_would_move_and_moves_nothing(run):
+    run("akosha_ingest")
+    before = records()
+    # Past the wait for a vector as well, so that every record is due.
+    done, summary = run("akosha_hot_to_warm", **later(30), dry_run=True)
+    assert done.state == "success"
+    assert summary["counts"]["rows"] == before["hot"]
+    assert records() == before
+
+
+def test_a_broken_upload_is_reported_by_a_green_run(run, settings, bucket, s3_server):
+    manifest = "systems/legacy-feb/uploads/20261120_234040_legacy-feb/manifest.json"
+    boto3.client("s3", endpoint_url=s3_server).put_object(Bucket=bucket, Key=manifest, Body=b"{not json")
+    done, summary = run("akosha_ingest")
+    assert done.state == "success"
+    assert [entry["upload"] for entry in summary["quarantined"]] == [manifest]
+    assert summary["counts"]["new"] > 0
+
+
+def test_a_batch_that_fails_leaves_the_others_committed_and_turns_the_run_red(run, tmp_path):
+    run("akosha_ingest")
+    before = records()
+    shard = min(head.shard for head in Lake.open(Settings.from_environment()).heads())
+    [damaged] = Lake.open(Settings.from_environment()).shard(shard).head().of_tier("hot")[:1]
+    file = tmp_path / "lake" / damaged.path
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.chmod(0o644)
+    file.write_bytes(content)
+    # Readers keep verified copies of what ingest wrote.
+    for kept in (tmp_path / "cache").rglob("*"):
+        if kept.is_file():
+            kept.unlink()
+
+    done, summary = run("akosha_hot_to_warm", **later(30))
+
+    assert done.state == "failed"
+    assert summary is None
+    assert sorted(state for (task, _), state in states(done).items() if task == "move") == ["failed", "success"]
+    assert states(done)["finish", -1] == "failed"
+    assert 0 < records()["warm"] < before["hot"]
+    [document] = (tmp_path / "lake" / "runs").glob("akosha_hot_to_warm*/summary-*.json")
+    assert json.loads(document.read_text())["ok"] is False
+
+
+def test_a_missing_lake_fails_the_plan_at_once_and_names_the_setting(run, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("AKOSHA_LAKE_URL", (tmp_path / "elsewhere").as_uri())
+    done, summary = run("akosha_ingest")
+    assert done.state == "failed"
+    assert states(done)["plan", -1] == "failed"
+    assert summary is None
