@@ -33,9 +33,11 @@ def dag(request: pytest.FixtureRequest, dag_bag: DagBag) -> DAG:
     return dag_bag.dags[request.param]
 
 
-def test_every_file_imports_and_holds_the_dag_it_is_named_after(dag_bag):
-    for stat in dag_bag.dagbag_stats:
-        print(f"parsed {stat.file} in {stat.duration.total_seconds():.3f} s")
+def test_every_file_imports_and_holds_the_dag_it_is_named_after(dag_bag, capsys):
+    with capsys.disabled():
+        # For the reader of the log: how long a machine takes is no promise.
+        for stat in dag_bag.dagbag_stats:
+            sys.stdout.write(f"\nparsed {stat.file} in {stat.duration.total_seconds() * 1000:.0f} ms")
     assert dag_bag.import_errors == {}
     assert sorted(dag_bag.dags) == DAG_IDS == sorted(WORK)
     assert {dag_id: Path(dag.fileloc).stem for dag_id, dag in dag_bag.dags.items()} == {name: name for name in DAG_IDS}
@@ -93,7 +95,7 @@ def test_scheduled_runs_have_a_data_interval_to_decide_ages_with(dag):
 
 def test_the_night_is_chained_by_assets_that_an_earlier_step_announces(dag_bag):
     chain = {
-        dag_id: [asset.name for _, asset in dag.timetable.asset_condition.iter_assets()]
+        dag_id: [asset.name for asset in dag.timetable.asset_condition.objects]
         for dag_id, dag in dag_bag.dags.items()
         if hasattr(dag.timetable, "asset_condition")
     }
