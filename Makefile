@@ -3,7 +3,7 @@ SHELL := bash
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test lint format bench clean
+.PHONY: help setup lock demo test lint format bench graph clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ format: setup  ## rewrite the code in the house's format
 
 bench: setup  ## run every benchmark and print what it measured
 	@set -e; for file in $$(grep -l __main__ benchmarks/*.py); do echo "== $$file"; $(BIN)/python "$$file"; done
+
+graph: setup  ## draw the import graph into docs/house.svg (needs graphviz; errors and settings are left out)
+	@$(BIN)/import-linter drawgraph akosha | grep -v '"\.errors"\|"\.settings"' | dot -Tsvg > docs/house.svg
 
 clean:  ## remove caches; .venv and the demo's lake stay
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
