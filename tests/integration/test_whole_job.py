@@ -57,7 +57,7 @@ def lake(s3_server: str, bucket: str, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_uploads_become_hot_warm_and_cold_records_that_are_all_found_again(
     lake: Lake, world: World, tmp_path: Path
 ) -> None:
-    """Cites I1, I4, I8 and I11 of docs/invariants.md."""
+    """Cites I1, I4, I8, I11 and I15 of docs/invariants.md."""
     settings = lake.settings
     publish_world(world, open_store(settings.uploads_url, settings, setting="AKOSHA_UPLOADS_URL"))
     expected = world.expected
@@ -80,7 +80,7 @@ def test_uploads_become_hot_warm_and_cold_records_that_are_all_found_again(
     exported = everything(tmp_path / "export")
     assert exported.height == len(expected.records)
     ages = {"hot": timedelta(days=7), "warm": timedelta(days=90), "cold": timedelta(days=10_000)}
-    tiers = {tier: 0 for tier in ages}
+    tiers = dict.fromkeys(ages, 0)
     for row in exported.iter_rows(named=True):
         record = expected.by_key[row["system_id"], row["source_table"], row["record_id"]]
         assert row["content"] == record.content
@@ -116,7 +116,7 @@ def test_uploads_become_hot_warm_and_cold_records_that_are_all_found_again(
 
 
 def test_order_of_arrival_does_not_change_the_lake(lake: Lake, world: World, tmp_path: Path) -> None:
-    """Uploads that come newest first, one run each, end in the same records as all at once; cites I10 and I12."""
+    """Uploads that come newest first, one run each, end in the same records as all at once; cites I12, I13 and I14."""
     settings = lake.settings
     store = open_store(settings.uploads_url, settings, setting="AKOSHA_UPLOADS_URL")
     machines = ("les-mbp.local", "upgraded.host.example", "büro-rechner-ö")

@@ -28,7 +28,7 @@ def status(answer: Answer) -> Iterator[str]:
     if answer["due_uploads"] is not None:
         yield f"uploads due: {answer['due_uploads']}"
     if answer["held_shards"]:
-        yield f"HELD shards: {answer['held_shards']}; `akosha release` lets them go"
+        yield f"HELD shards, written by nobody until they are released: {answer['held_shards']}"
     for job, last in answer["last_runs"].items():
         yield f"last {job:13} {last['finished_at'][:19]}  {'ok' if last['ok'] else 'FAILED'}  {last['message']}"
 

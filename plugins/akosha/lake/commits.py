@@ -130,7 +130,7 @@ def apply(head: Commit, change: Change) -> Commit:
     Raises:
         CommitConflictError: what the change was planned against no longer stands on this head, or the shard is held.
     """
-    _require(not head.held_by, head, "the shard is held after an undo; run `akosha release` first")
+    _require(not head.held_by, head, "the shard is held after an undo")
     files = dict(head.files)
     for seen in change.remove:
         _require(files.get(seen.path) == seen, head, "a file to be removed has changed", path=seen.path)

@@ -51,7 +51,7 @@ def check_policies(store: ObjectStore, keys: Sequence[str], report: FsckReport) 
         if document is not None and key != layout.policy_key(int(document.get("number", 0))):
             _misplaced(report, key, f"policy {document.get('number')}", "policy")
     if not found:
-        message = "there is no policy document: write one with `akosha policy set`"
+        message = "there is no policy document: put back a copy of policy/00000001.json"
         report.damage("document_missing", message, key=layout.policy_key(1), kind="policy")
 
 

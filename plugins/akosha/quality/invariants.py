@@ -63,9 +63,7 @@ def check_conservation(lake: Lake, head: Commit, report: FsckReport) -> None:
         found = breaches.filter(pc.equal(breaches.column("problem"), problem))
         if found.num_rows:
             examples = "; ".join(" / ".join(list(row.values())[1:]) for row in found.slice(0, EXAMPLES).to_pylist())
-            message = (
-                f"{found.num_rows} records are {what}, for example {examples}; see `akosha explain` for one record"
-            )
+            message = f"{found.num_rows} records are {what}, for example {examples}; the commits of this shard say which run did it"
             kind = "archive" if problem.startswith("archive") else "keys"
             report.damage(f"record_{problem}", message, shard=head.shard, kind=kind)
 
@@ -76,7 +74,9 @@ def _check_file(lake: Lake, entry: FileEntry, shard: int, report: FsckReport) ->
     # Removed rows included: they count in the entry's rows, first and last.
     table = lake.rows(replace(entry, removal=None), columns)
     if table.num_rows != entry.rows:
-        message = f"its commit says {entry.rows} rows, it has {table.num_rows}; undo the commit that added it"
+        message = (
+            f"its commit says {entry.rows} rows, it has {table.num_rows}; put back the file that its commit describes"
+        )
         report.damage("row_count", message, key=entry.path, shard=shard, kind=entry.tier)
         return
     bounds = pc.min_max(table.column("created_at")).as_py()
@@ -95,7 +95,7 @@ def _check_live(
 ) -> None:
     numbers = np.empty(0, np.int64) if removed is None else removed.astype(np.int64)
     if (np.diff(numbers) <= 0).any() or (numbers >= entry.rows).any():
-        message = "its removal list is not ascending or names rows that it does not have; undo the commit that added it"
+        message = "its removal list is not ascending or names rows that it does not have; put back the one that its commit describes"
         report.damage("removal_list", message, key=entry.path, shard=shard, kind="removals")
     lacking = without_rows(table, removed).column("embedding_model").null_count
     if lacking != entry.without_vector:

@@ -29,36 +29,56 @@ _TOTALS: Final = ("keys", "hot", "warm", "cold", "archive")
 
 
 def validate(lake: Lake, run_id: str, as_of: datetime) -> dict[str, Any]:
-    """Measure one snapshot of a lake, judge it, and publish the report.
+    """`measure` and `conclude` in one go."""
+    return conclude(lake, run_id, as_of, measure(lake))
 
-    Args:
-        lake: which.
-        run_id: names the report: ``reports/validate/<run_id>/index.html``.
-        as_of: the instant of the run, kept in the answer.
 
-    Returns:
-        JSON-able: ``success``, one ``message`` for operators, ``recall`` and ``conservation`` figures, every expectation,
-        ``report`` (URL; empty for an empty lake), and the shard versions measured.
+def measure(lake: Lake) -> dict[str, Any]:
+    """Measure one snapshot of a lake; JSON for `conclude`.
 
     Raises:
         IntegrityError: a file of a head is damaged, or missing in the newest head as well.
     """
     heads, recall, figures = _measured(lake)
+    return {
+        "versions": {str(head.shard): head.version for head in heads},
+        "recall": asdict(recall),
+        "figures": [asdict(shard) for shard in figures],
+    }
+
+
+def conclude(lake: Lake, run_id: str, as_of: datetime, measured: dict[str, Any]) -> dict[str, Any]:
+    """Judge what was measured and publish the report. The only place that imports Great Expectations.
+
+    Args:
+        lake: which.
+        run_id: names the report: ``reports/validate/<run_id>/index.html``.
+        as_of: the instant of the run, kept in the answer.
+        measured: as `measure` returned it.
+
+    Returns:
+        JSON-able: ``success``, one ``message`` for operators, ``recall`` and ``conservation`` figures, every expectation,
+        ``report`` (URL; empty for an empty lake), and the shard versions measured.
+    """
+    recall = RecallMeasure(**measured["recall"])
+    figures = [ShardFigures(**shard) for shard in measured["figures"]]
     about: dict[str, Any] = {
         "run_id": run_id,
         "as_of": as_of.isoformat(),
-        "versions": {str(head.shard): head.version for head in heads},
+        "versions": measured["versions"],
         "recall": {"floor": lake.settings.recall_floor, "enough": ENOUGH, **asdict(recall)},
         "conservation": _totals(figures),
     }
-    if not heads:
+    if not figures:
         return {"success": True, "message": "the lake is empty: nothing to validate", "report": "",
                 "expectations": [], **about}  # fmt: skip
     with lake.cache.scratch() as docs:
         verdict = judge(recall, figures, floor=lake.settings.recall_floor, run_id=run_id, docs=docs)
         report = _publish(lake, docs, run_id)
     message = _message(verdict, recall, figures)
-    log.info("validated success=%s shards=%d recall=%.4f report=%s", verdict.success, len(heads), recall.recall, report)
+    log.info(
+        "validated success=%s shards=%d recall=%.4f report=%s", verdict.success, len(figures), recall.recall, report
+    )
     return {
         "success": verdict.success,
         "message": message,

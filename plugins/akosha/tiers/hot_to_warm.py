@@ -90,13 +90,7 @@ def move_batch(
     with ExitStack() as stack:
         mover = _Mover(lake, ages, policy, stack, dry_run)
         staged = [mover.stage(shard, sample) for shard in shards]
-        measure = sample.measure()
-        if measure.judged and measure.recall < lake.settings.recall_floor:
-            message = (
-                f"recall@10 after quantisation would be {measure.recall:.3f}, below AKOSHA_RECALL_FLOOR="
-                f"{lake.settings.recall_floor}: nothing was moved; look at the vectors of these shards"
-            )
-            raise RecallGateError(message, shards=list(shards), queries=measure.queries)
+        measure = mover.judge(sample, shards)
         outcomes = [mover.publish(move, writer) for move in staged]
     return outcomes, measure
 
@@ -131,8 +125,24 @@ class _Mover:
         edit.stage()
         return StagedMove(edit, outcome)
 
+    def judge(self, sample: GateSample, shards: Sequence[int]) -> RecallMeasure:
+        """The recall of a sample.
+
+        Raises:
+            RecallGateError: it is large enough to be judged, and below the floor.
+        """
+        measure = sample.measure()
+        floor = self.lake.settings.recall_floor
+        if measure.judged and measure.recall < floor:
+            message = (
+                f"recall@10 after quantisation would be {measure.recall:.3f}, below AKOSHA_RECALL_FLOOR={floor}: "
+                "nothing was moved; look at the vectors of these shards"
+            )
+            raise RecallGateError(message, shards=list(shards), queries=measure.queries)
+        return measure
+
     def publish(self, move: StagedMove, writer: Writer) -> ShardMove:
-        """Commit a staged move; when another writer made it obsolete, plan and stage that shard again.
+        """Commit a staged move; when another writer made it obsolete, plan, stage and judge that shard again.
 
         Raises:
             CommitConflictError: it was obsolete `MAX_REPLANS` times in a row.
@@ -144,7 +154,9 @@ class _Mover:
                 if attempt == MAX_REPLANS - 1:
                     raise
                 move.edit.discard()
-                move = self.stage(move.outcome.shard, GateSample())
+                sample = GateSample()
+                move = self.stage(move.outcome.shard, sample)
+                self.judge(sample, [move.outcome.shard])
             else:
                 move.outcome.version = commit.version
                 break
