@@ -34,7 +34,7 @@ def plan_embed(run_id: str, *, system: str = "", shard: int | None = None, budge
         if missing and (only is None or head.shard in only):
             work.append(Work(head.shard, missing))
     budget = lake.settings.embed_budget_seconds if budget_seconds is None else budget_seconds
-    total = sum(part.weight for part in work)
+    total = sum(part.count for part in work)
     message = f"{total:,} records in {len(work)} shards have no vector yet"
     return write_plan(lake, JOB, run_id, work, unit=TEXTS, message=message, budget_seconds=budget)
 

@@ -8,7 +8,19 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, cast
 
 from akosha.errors import ObjectMissingError, UsageError
-from akosha.jobs.plans import UPLOADS, Plan, Result, Summary, Work, chosen_shards, now, open_lake, write_plan, writer_of
+from akosha.jobs.plans import (
+    UPLOAD_KILOBYTES,
+    UPLOADS,
+    Plan,
+    Result,
+    Summary,
+    Work,
+    chosen_shards,
+    now,
+    open_lake,
+    write_plan,
+    writer_of,
+)
 from akosha.lake.documents import Document, seal, unseal
 from akosha.lake.lake import Lake
 from akosha.lake.stores import open_store
@@ -141,10 +153,13 @@ def due_uploads(lake: Lake) -> Discovery:
 
 
 def _write(lake: Lake, run_id: str, found: Discovery, message: str) -> Plan:
-    by_shard: dict[int, list[dict[str, str]]] = defaultdict(list)
+    by_shard: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for ref in found.due:
         by_shard[ref.shard].append({name: getattr(ref, name) for name in UploadRef.__slots__})
-    work = [Work(number, len(items), items) for number, items in sorted(by_shard.items())]
+    work = [
+        Work(number, len(items), sum(UPLOAD_KILOBYTES + int(item["packed_bytes"]) // 1_000 for item in items), items)
+        for number, items in sorted(by_shard.items())
+    ]
     counts = {"systems_listed": found.systems, "manifests_listed": found.manifests, "due": len(found.due)}
     plan = write_plan(lake, JOB, run_id, work, unit=UPLOADS, message=message, **counts)
     return {**plan, "counts": counts}

@@ -25,11 +25,20 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One shard's part of a run. `weight` balances batches; `items` is what the job needs to know, as JSON."""
+    """One shard's part of a run.
+
+    `count` is what people read, `weight` balances batches (None = the count), `items` is what the job needs, as JSON.
+    """
 
     shard: int
-    weight: int
+    count: int
+    weight: int | None = None
     items: Any = None
+
+    @property
+    def load(self) -> int:
+        """What this part costs, in the unit of the run's weights."""
+        return self.count if self.weight is None else self.weight
 
 
 def open_lake(*, to_write: bool = False) -> Lake:
@@ -49,13 +58,14 @@ def writer_of(lake: Lake, plan: Document) -> Writer:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What weights count, and how much of it makes a task of its own worth its start."""
+    """What a run counts, and how much weight makes a task of its own worth its start."""
 
     name: str
     per_batch: int
 
 
-UPLOADS: Final = Unit("uploads", 8)
+UPLOADS: Final = Unit("uploads", 16_000)
+UPLOAD_KILOBYTES: Final = 1_000  # what an upload costs before its first row, as much as so many kilobytes
 TEXTS: Final = Unit("texts", 512)  # loading the model costs as much as embedding a hundred
 ROWS: Final = Unit("rows to look at", 1_000)  # and the recall gate wants 200 held-out queries in a batch
 SHARDS: Final = Unit("shards in all", 1)
@@ -66,13 +76,13 @@ def batches_of(work: Sequence[Work], most: int, per_batch: int) -> list[list[Wor
 
     The heaviest shard goes first, ties by number.
     """
-    wanted = max(1, sum(part.weight for part in work) // per_batch)
+    wanted = max(1, sum(part.load for part in work) // per_batch)
     batches: list[list[Work]] = [[] for _ in range(min(most, wanted, len(work)))]
     loads = [0] * len(batches)
-    for part in sorted(work, key=lambda part: (-part.weight, part.shard)):
+    for part in sorted(work, key=lambda part: (-part.load, part.shard)):
         lightest = loads.index(min(loads))
         batches[lightest].append(part)
-        loads[lightest] += part.weight
+        loads[lightest] += part.load
     return [sorted(batch, key=lambda part: part.shard) for batch in batches]
 
 
@@ -93,7 +103,7 @@ def write_plan(
         job: ingest, embed, hot-to-warm, warm-to-cold or validate.
         run_id: the run; made safe for a path.
         work: one part per shard with something to do.
-        unit: what weights count.
+        unit: what is counted, and the weight that makes a batch.
         message: one line for operators.
         parameters: kept in the plan for `run_batch`.
     """
@@ -111,7 +121,7 @@ def write_plan(
     key = f"runs/{run}/plan-{job}.json"
     lake.store.put(key, seal(document))
     labels = [{"batch": number, "label": _label(batch, unit)} for number, batch in enumerate(batches)]
-    weight = sum(part.weight for part in work)
+    weight = sum(part.load for part in work)
     return {"plan_key": key, "job": job, "run_id": run, "batches": labels, "message": message, "weight": weight}
 
 
@@ -194,4 +204,4 @@ def chosen_shards(system: str, shard: int | None) -> set[int] | None:
 def _label(batch: Sequence[Work], unit: Unit) -> str:
     first, last = batch[0].shard, batch[-1].shard
     shards = f"shard {first:03d}" if len(batch) == 1 else f"{len(batch)} shards {first:03d}-{last:03d}"
-    return f"{shards} · {sum(part.weight for part in batch):,} {unit.name}"
+    return f"{shards} · {sum(part.count for part in batch):,} {unit.name}"

@@ -23,7 +23,7 @@ JOBS: Final[dict[str, ModuleType]] = {
     moves.WARM_TO_COLD: moves,
     validation.JOB: validation,
 }
-PARALLEL_WEIGHT: Final = {ingest.JOB: 8, moves.HOT_TO_WARM: 20_000, moves.WARM_TO_COLD: 20_000}
+PARALLEL_WEIGHT: Final = {ingest.JOB: 16_000, moves.HOT_TO_WARM: 20_000, moves.WARM_TO_COLD: 20_000}
 
 
 def run_batch(plan_key: str, batch: int) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 import uuid
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from akosha.errors import ConfigurationError, IntegrityError
+from akosha.errors import ConfigurationError, DiskFullError, IntegrityError
 from akosha.lake.files import sha256_of
 from akosha.lake.objects import ObjectStore
 
@@ -32,7 +33,8 @@ class FileCache:
             return local
         kept = self._kept(key, sha256)
         if not kept.exists():
-            self._make(kept.parent)
+            with self._writing():
+                kept.parent.mkdir(parents=True, exist_ok=True)
             fetched = kept.with_name(f".{uuid.uuid4().hex}{kept.suffix}")
             try:
                 store.download(key, fetched)
@@ -46,8 +48,9 @@ class FileCache:
         """Keep a file just uploaded, so that it need not be fetched again. `path` is gone afterwards."""
         if store.local_path(key) is None:
             kept = self._kept(key, sha256)
-            self._make(kept.parent)
-            path.replace(kept)
+            with self._writing():
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(kept)
         else:
             path.unlink()
 
@@ -55,8 +58,9 @@ class FileCache:
     def scratch(self) -> Iterator[Path]:
         """A private folder for work in progress, removed at the end."""
         parent = self._folder / "scratch"
-        self._make(parent)
-        folder = Path(tempfile.mkdtemp(dir=parent))
+        with self._writing():
+            parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(dir=parent))
         try:
             yield folder
         finally:
@@ -65,11 +69,15 @@ class FileCache:
     def _kept(self, key: str, sha256: str) -> Path:
         return self._folder / "files" / sha256[:2] / f"{sha256}{Path(key).suffix}"
 
-    def _make(self, folder: Path) -> None:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            yield
         except OSError as error:
-            message = f"cannot write to the cache folder {folder} ({error.strerror}): change AKOSHA_CACHE_DIR"
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                message = "no room left on the disk behind AKOSHA_CACHE_DIR; free space or point the setting elsewhere"
+                raise DiskFullError(message, setting="AKOSHA_CACHE_DIR", path=str(self._folder)) from error
+            message = f"cannot write to the cache folder {self._folder} ({error.strerror}): change AKOSHA_CACHE_DIR"
             raise ConfigurationError(message, setting="AKOSHA_CACHE_DIR") from error
 
 

@@ -74,7 +74,13 @@ class LocalStore:
             if etag and (found is None or found.etag != etag):
                 message = "the object changed while it was read; it is read again in the next run"
                 raise ObjectMissingError(message, key=key, store=self.url)
-            shutil.copyfile(self._file(key), path)
+            try:
+                shutil.copyfile(self._file(key), path)
+            except OSError as error:
+                if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+                    raise
+                message = "no room left on the disk behind AKOSHA_CACHE_DIR; free space or point the setting elsewhere"
+                raise DiskFullError(message, setting="AKOSHA_CACHE_DIR") from error
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Size and times of a file."""

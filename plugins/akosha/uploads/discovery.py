@@ -7,13 +7,14 @@ up whatever has no memo, however late it came.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from akosha.errors import InvalidUploadError
-from akosha.lake.objects import ObjectStore
+from akosha.lake.objects import ObjectInfo, ObjectStore
 from akosha.uploads.manifest import split_upload_key
 from akosha.uploads.memos import UNDATED, UploadRef, memo_names
 
@@ -81,13 +82,20 @@ def list_manifests(uploads: ObjectStore, system_id: str, newest: datetime | None
     """Manifests of one system in order of their keys, from `LOOK_BACK` before `newest` on."""
     prefix = f"{SYSTEMS}{system_id}/{UPLOADS}/"
     after = f"{prefix}{(newest - LOOK_BACK).astimezone(UTC):%Y%m%d_%H%M%S}" if newest else ""
+    manifests: dict[str, ObjectInfo] = {}
+    sizes: Counter[str] = Counter()
     for listed in uploads.list(prefix, start_after=after):
+        folder = listed.key.rpartition("/")[0]
         if listed.key.endswith(MANIFEST):
-            try:
-                key = split_upload_key(listed.key)
-            except InvalidUploadError:
-                continue  # not the place of a manifest: a folder of the same name deeper down
-            yield UploadRef(listed.key, listed.etag, key.system_id, key.upload_id)
+            manifests[folder] = listed
+        else:
+            sizes[folder] += listed.size_bytes
+    for folder, listed in manifests.items():
+        try:
+            key = split_upload_key(listed.key)
+        except InvalidUploadError:
+            continue  # not the place of a manifest: a folder of the same name deeper down
+        yield UploadRef(listed.key, listed.etag, key.system_id, key.upload_id, sizes[folder])
 
 
 def _known_memos(lake: ObjectStore, refs: Iterable[UploadRef]) -> set[str]:

@@ -27,6 +27,8 @@ UNDATED: Final = "0000-00-00"
 class UploadRef:
     """One upload as discovered: the manifest's key below the uploads root, its ETag, and the system its key names.
 
+    `packed_bytes` is the listed size of everything beside the manifest, 0 when not listed: a hint, never checked.
+
     `day` is the day in the upload id (``YYYY-MM-DD``, UTC), or `UNDATED`.
     """
 
@@ -34,6 +36,7 @@ class UploadRef:
     etag: str
     system_id: str
     upload_id: str
+    packed_bytes: int = 0
 
     @property
     def shard(self) -> int:
