@@ -35,7 +35,7 @@ def size(count: float) -> str:
 def discovered(ingest: Json) -> Iterator[str]:
     """Systems and uploads of this run."""
     plan, counts = ingest["plan"], ingest["counts"]
-    yield f"Discovered  {plan['manifests_listed']} uploads of {plan['systems_listed']} systems; {plan['due']} were new"
+    yield f"Discovered  {plan['due']} new uploads among {plan['manifests_listed']} listed of {plan['systems_listed']} systems"
     yield (
         f"Ingested    {counts.get('new', 0):,} new records, {counts.get('changed', 0):,} changed; "
         f"{counts.get('applied', 0)} uploads applied, {counts.get('unchanged', 0)} held nothing new, "

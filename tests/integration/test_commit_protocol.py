@@ -401,7 +401,7 @@ class TestStagedFiles:
         assert rule.spoiled == 1
         assert (data_files(s3_lake), s3_lake.shard(SHARD).head()) == before
 
-    def test_a_copy_to_another_file_system_is_read_back(self, lake: Lake):
+    def test_a_copy_to_another_file_system_is_read_back(self, lake: Lake, tmp_path: Path):
         """I2, I3: where a link is not possible the store copies, and a copy can go wrong."""
 
         class Careless(LocalStore):
@@ -410,16 +410,10 @@ class TestStagedFiles:
                 data[-1] ^= 1
                 self.put(key, bytes(data))
 
-        lake.store = Careless(LocalStoreRoot(lake), setting=SETTING)
+        lake.store = Careless(tmp_path / "lake", setting=SETTING)
         with pytest.raises(IntegrityError, match="other bytes than were sent"):
             put_hot(lake, 3)
         assert data_files(lake) == set()
-
-
-def LocalStoreRoot(lake: Lake) -> Path:  # noqa: N802
-    path = lake.store.local_path("")
-    assert path is not None
-    return path
 
 
 class TestFiles:
@@ -545,5 +539,3 @@ def test_committed_times_are_those_of_the_writer(log: ShardLog):
     log.publish(log.head(), adding("a"), Writer("run-9", 3, moment))
     head = log.head()
     assert (head.run_id, head.policy, head.committed_at) == ("run-9", 3, moment.isoformat())
-
-

@@ -23,7 +23,16 @@ from akosha.uploads.memos import (
     write_memo,
 )
 
-SYSTEMS = ["les-mbp.local", "dev box 3", "東京-ws.example", "team/ci-runner", "team/sub/deep", "team", "uploads", "4f1d"]
+SYSTEMS = [
+    "les-mbp.local",
+    "dev box 3",
+    "東京-ws.example",
+    "team/ci-runner",
+    "team/sub/deep",
+    "team",
+    "uploads",
+    "4f1d",
+]
 
 
 @pytest.fixture

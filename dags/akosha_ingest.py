@@ -1,0 +1,106 @@
+"""Uploads become records in hot, every 15 minutes."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import CronDataIntervalTimetable, Param, dag, get_current_context, task
+
+from akosha_airflow import (
+    AFTER_ALL_BATCHES,
+    HOT,
+    MAP_LABEL,
+    FailureNotice,
+    announce,
+    default_args,
+    hand_out,
+    label,
+    lake_run_id,
+    library_errors,
+    outlet,
+    planned_key,
+    scope_params,
+)
+
+DOC = """
+### What it does
+Finds uploads that no earlier run has dealt with, reads each one in a locked-down process, and commits its new and
+changed records to the tier **hot**. `plan` discovers and groups the shards, one mapped `ingest` works through each
+group, `finish` sums up. It takes everything that is due, whatever its data interval: a missed run needs no back-fill.
+
+An upload that breaks its contract goes to quarantine with a reason; the others are unaffected and the run is green and
+says so. `akosha quarantine list` shows them.
+
+### Is a re-run safe?
+Yes, at any time. An upload is applied in one commit or not at all; what is already applied is recognised and left
+alone.
+
+### On failure
+1. Open the red task and read its last line: it says what was expected, what was found and what to do.
+2. A refused setting, bucket or credential names the variable to change: `akosha doctor` checks them all.
+3. The next run takes up whatever is left by itself. Clear the run if you do not want to wait for it.
+"""
+
+
+@dag(
+    description=__doc__,
+    doc_md=DOC,
+    schedule=CronDataIntervalTimetable("*/15 * * * *", timezone="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=6),
+    default_args=default_args(execution_timeout=timedelta(hours=2)),
+    on_failure_callback=FailureNotice(),
+    params=scope_params()
+    | {
+        "listing": Param(
+            "auto",
+            enum=["auto", "recent", "full"],
+            type="string",
+            title="Listing",
+            description="Which part of the bucket to list: auto chooses; recent = where new uploads appear; full = all.",
+        )
+    },
+    tags=["akosha", "hot"],
+)
+def akosha_ingest() -> None:
+    @task(pool="akosha_ingest")
+    def plan() -> list[dict[str, object]]:
+        from akosha import jobs
+
+        context = get_current_context()
+        params = context["params"]
+        with library_errors():
+            return hand_out(
+                jobs.plan_ingest(
+                    lake_run_id(context),
+                    system=params["system"],
+                    shard=params["shard"],
+                    listing=params["listing"],
+                )
+            )
+
+    @task(pool="akosha_ingest", map_index_template=MAP_LABEL)
+    def ingest(batch: dict[str, object]) -> dict[str, object]:
+        label(batch)
+        from akosha import jobs
+
+        with library_errors():
+            return jobs.run_batch(batch["plan_key"], batch["batch"])
+
+    @task(pool="akosha_ingest", trigger_rule=AFTER_ALL_BATCHES, outlets=[outlet(HOT)])
+    def finish(results: list[dict[str, object]] | None) -> dict[str, object]:
+        from akosha import jobs
+
+        context = get_current_context()
+        with library_errors():
+            summary = jobs.finish(planned_key(context), list(results or []))
+        if summary["rows_changed"]:
+            announce(HOT, summary, context)
+        return summary
+
+    planned = plan()
+    planned >> finish(ingest.expand(batch=planned))
+
+
+akosha_ingest()
