@@ -289,8 +289,8 @@ def main() -> int:
         return 1
     keeper.adopt_orphans()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # Under nohup SIGHUP stays ignored.
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        # nohup means what it says; SIGINT is ignored in whatever a script starts with `&`, where it means nothing.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)
     demo = build(place)
     try:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +54,7 @@ def assert_one_chain(log: ShardLog) -> list[Commit]:
     """Every version once, each with the digest of the one before. Newest first."""
     chain = [log.read(version) for version in log.versions()]
     assert [commit.version for commit in chain] == list(range(len(chain), 0, -1))
-    for newer, older in zip(chain, chain[1:], strict=False):
+    for newer, older in pairwise(chain):
         assert newer.parent_sha256 == older.sha256
     assert len({commit.commit_id for commit in chain}) == len(chain)
     return chain
@@ -525,12 +526,14 @@ class TestFiles:
         wrong = table.set_column(
             table.schema.get_field_index("content"), table.schema.field("content"), [["a", "b", "c"]]
         )
-        with (
-            pytest.raises(IntegrityError, match="does not match its digest"),
-            edit_shard(lake, lake.shard(SHARD).head(), about()) as edit,
-        ):
-            edit.put("hot", wrong)
-            edit.stage()
+
+        def write() -> None:
+            with edit_shard(lake, lake.shard(SHARD).head(), about()) as edit:
+                edit.put("hot", wrong)
+                edit.stage()
+
+        with pytest.raises(IntegrityError, match="does not match its digest"):
+            write()
         assert data_files(lake) == set()
 
 

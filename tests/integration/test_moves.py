@@ -36,7 +36,9 @@ DAY = timedelta(days=1)
 WRITER = Writer("run-1", 1, NOW)
 SYSTEMS = ("laptop-7", "dev box 3", "東京-ws.example")
 AGES = (0.5, 6.9, 7.1, 10, 20, 60, 89.9, 90.1, 150, 200)
-TEXT = "Set a deadline on {}. Retries without one hide an exhausted pool. Measure first. Then change one thing at a time."
+TEXT = (
+    "Set a deadline on {}. Retries without one hide an exhausted pool. Measure first. Then change one thing at a time."
+)
 KEPT = ["created_at", "time_evidence", "content_sha256", "content", "fingerprint", "project", "metadata", "attributes",
         "provenance", "embedding_model"]  # fmt: skip
 
@@ -291,7 +293,9 @@ class TestLaterUploads:
         put_upload(installation.uploads, "laptop-7", NOW + 2 * DAY - ago, database({"conversations_v2": rows}))
         return installation.ingest()
 
-    @pytest.mark.parametrize(("record_id", "tier"), [("vector-0.5", "hot"), ("vector-20", "warm"), ("none-150", "cold")])
+    @pytest.mark.parametrize(
+        ("record_id", "tier"), [("vector-0.5", "hot"), ("vector-20", "warm"), ("none-150", "cold")]
+    )
     def test_a_new_text_replaces_the_record_wherever_it_lives(self, aged: Installation, record_id: str, tier: str):
         """I1, I6."""
         key = ("laptop-7", "conversations_v2", record_id)
@@ -310,7 +314,9 @@ class TestLaterUploads:
         assert by_key(aged.export())[key]["content"] == "Another text. It replaces the first."
         assert_sound(aged)
 
-    @pytest.mark.parametrize(("record_id", "tier"), [("vector-0.5", "hot"), ("vector-20", "warm"), ("none-150", "cold")])
+    @pytest.mark.parametrize(
+        ("record_id", "tier"), [("vector-0.5", "hot"), ("vector-20", "warm"), ("none-150", "cold")]
+    )
     def test_a_better_time_reaches_the_record_wherever_it_lives(self, aged: Installation, record_id: str, tier: str):
         """An earlier manifest of equal rank decides; the text and the revision stay."""
         key = ("laptop-7", "conversations_v2", record_id)

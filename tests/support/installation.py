@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import uuid
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from akosha import jobs
+from akosha.cli.main import main
 from akosha.jobs import reading
 from akosha.lake.lake import Lake
 from akosha.lake.objects import ObjectStore
@@ -101,6 +104,16 @@ class Installation:
             [AKOSHA, *arguments], env=self.using(**settings).full_environment(), capture_output=True, text=True,
             timeout=300, check=False, cwd=self.folder,
         )  # fmt: skip
+
+    def main(self, *arguments: str, **settings: object) -> subprocess.CompletedProcess[str]:
+        """The same command in this process: for tests of many, where starting it is most of the work."""
+        out, err = StringIO(), StringIO()
+        with self.using(**settings).applied(), redirect_stdout(out), redirect_stderr(err):
+            try:
+                code = main(list(arguments))
+            except SystemExit as exit_:  # how argparse ends
+                code = int(exit_.code or 0)
+        return subprocess.CompletedProcess(list(arguments), code, out.getvalue(), err.getvalue())
 
     def cli_json(self, *arguments: str) -> dict[str, Any]:
         """Run the installed command, which must succeed, and parse its JSON."""

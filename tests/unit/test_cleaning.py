@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import base64
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from akosha.transforms.cleaning import clean
+from akosha.transforms.cleaning import MAX_CHARACTERS, clean
 
 ANY_TEXT = st.text(st.characters(codec=None))
 
@@ -53,3 +54,15 @@ def test_encoded_text_cleans_to_the_same_as_the_text_itself(text: str) -> None:
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
 def test_printable_code_is_never_rewritten(text: str) -> None:
     assert clean("code: " + text) == "code: " + text
+
+
+def test_hostile_runs_of_combining_marks_cost_no_more_than_their_pieces() -> None:
+    marks = "a" + "\u0301\u0316" * 600_000
+    cleaned = clean(marks)
+    assert len(cleaned) <= MAX_CHARACTERS
+    assert cleaned.startswith(unicodedata.normalize("NFC", marks[:4_096]))
+
+
+def test_long_words_are_normalised_in_pieces_and_short_ones_whole() -> None:
+    text = "cafe\u0301 " * 2_000
+    assert clean(text) == "caf\u00e9 " * 2_000

@@ -73,7 +73,7 @@ def test_key_files_of_other_systems_do_not_matter():
 
 
 def test_a_held_shard_takes_nothing():
-    with pytest.raises(CommitConflictError, match="akosha release"):
+    with pytest.raises(CommitConflictError, match="held after an undo"):
         apply(replace(HEAD, held_by="undo"), Change("ingest", add=(C,)))
 
 

@@ -15,21 +15,26 @@ import unicodedata
 CLEANING_ID = "clean-v1"
 ENCODED_PREFIX = "__SB64__"
 REPLACEMENT = "\ufffd"
+# Four times what a client stores at most; what lies behind is stored, but nothing is derived from it.
+MAX_CHARACTERS = 262_144
+# Normalising sorts runs of combining marks in quadratic time: hostile text is cut into pieces.
+PIECE_CHARACTERS = 4_096
 
 _LINE_END = re.compile("\r\n|[\r\v\f\x85\u2028\u2029]")
 _TERMINAL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 # C0 and C1 controls except tab and line feed, delete, and the characters that reorder what is displayed.
 _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_WORDS = re.compile(r"\s+|\S+")
 
 
 def clean(text: str) -> str:
     """Make text fit to derive things from (``clean-v1``).
 
-    In this order: text stored as ``__SB64__`` + base64 is decoded (left as it is if it is not base64); surrogate pairs
-    are joined and lone surrogates become U+FFFD; every line end becomes a line feed; terminal colour sequences, control
-    characters other than tab and line feed, and bidirectional overrides are removed; the rest is normalised to NFC.
-    Applying it twice changes nothing more, except for text that was encoded twice.
+    In this order: the first 262,144 characters are taken; text stored as ``__SB64__`` + base64 is decoded (left as it is
+    if it is not base64); surrogate pairs are joined and lone surrogates become U+FFFD; every line end becomes a line feed; terminal colour sequences, control
+    characters other than tab and line feed, and bidirectional overrides are removed; the rest is normalised to NFC,
+    words of more than 4,096 characters in pieces. Applying it twice changes nothing more, except for text that was encoded twice.
 
     Args:
         text: any string.
@@ -37,6 +42,7 @@ def clean(text: str) -> str:
     Returns:
         A string that is valid UTF-8.
     """
+    text = text[:MAX_CHARACTERS]
     if text.startswith(ENCODED_PREFIX):
         text = _decoded(text)
     if text.isascii() and text.isprintable():
@@ -46,7 +52,18 @@ def clean(text: str) -> str:
     text = _LINE_END.sub("\n", text)
     if _UNSEEN.search(text):
         text = _UNSEEN.sub("", _TERMINAL.sub("", text))
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
+    return text if text.isascii() else _normalised(text)
+
+
+def _normalised(text: str) -> str:
+    """NFC. White space never composes with its neighbours, so words can be normalised one by one."""
+    if len(text) <= PIECE_CHARACTERS:
+        return unicodedata.normalize("NFC", text)
+    return "".join(
+        unicodedata.normalize("NFC", word[start : start + PIECE_CHARACTERS])
+        for word in _WORDS.findall(text)
+        for start in range(0, len(word), PIECE_CHARACTERS)
+    )
 
 
 def _decoded(text: str) -> str:
