@@ -89,6 +89,8 @@ class Job:
         if not os.WIFSIGNALED(status):
             assert status == 0, (self.installation.folder / "victim.log").read_text()
             self.moments["after its end"] += 1
+        elif committed_before == committed_in_all:
+            self.moments["with nothing left to do"] += 1
         elif committed == committed_before:
             self.moments["before its first commit"] += 1
         elif committed < committed_in_all:
@@ -161,7 +163,7 @@ def test_ten_kills_of_a_move_and_one_clean_run(
     job.undisturbed()
     with capsys.disabled():
         print(f" work {seconds:.2f} s, {shards} shards, killed {dict(job.moments)}", end=" ")  # noqa: T201
-    assert job.moments["before its first commit"] + job.moments["between its commits"] >= 5
+    assert job.moments["before its first commit"] + job.moments["between its commits"] >= 3
 
     assert_equal(job.installation.export(), wanted)
     heads = job.installation.heads()

@@ -11,6 +11,7 @@ import boto3
 import pytest
 
 from akosha import jobs
+from akosha.jobs import plans
 from akosha.lake.lake import Lake
 from akosha.settings import Settings
 
@@ -175,7 +176,7 @@ def test_a_batch_that_fails_leaves_the_others_committed_and_turns_the_run_red(ru
     run("akosha_ingest")
     before = records()["hot"]
     # As many uploads as make two batches; the known system's key file must be read, and is damaged.
-    for number in range(16):
+    for number in range(2 * plans.UPLOADS.per_batch // plans.UPLOAD_KILOBYTES):
         upload(f"machine-{number}", "20261120_235900")
     upload(KNOWN, "20261120_235900")
     [head] = [head for head in Lake.open(Settings.from_environment()).heads() if KNOWN in head.keys]
