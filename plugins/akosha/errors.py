@@ -14,6 +14,7 @@ Callers decide on *category*, never on message text::
         |-- ObjectMissingError      an object named by somebody else is not there
         |-- StoreUnavailableError   the object store did not answer
         |-- DiskFullError           no room on the local disk
+        |-- WorkerLostError         a process of this job was killed from outside
         |-- CommitConflictError     another writer moved the shard head; plan again
         `-- CommitUnknownError      outcome not known; delete nothing, plan nothing
 """
@@ -89,6 +90,10 @@ class StoreUnavailableError(RetryableError):
 
 class DiskFullError(RetryableError):
     """No room on the local disk."""
+
+
+class WorkerLostError(RetryableError):
+    """A process of this job was killed from outside."""
 
 
 class CommitConflictError(RetryableError):

@@ -40,9 +40,14 @@ class Settings(BaseModel):
     sweep_grace_hours: int = Field(
         24, ge=1, description="hours an unnamed file is left alone. Nothing is swept yet: all stay"
     )
-    vector_wait_days: int = Field(7, ge=0, description="days past its line that a record waits in hot for a vector")
+    vector_wait_days: int = Field(
+        7, ge=0, le=36_500, description="days past its line that a record waits in hot for a vector"
+    )
     embed_budget_seconds: float = Field(
-        900, ge=0, description="seconds one scheduled embedding task may take; 0 = no limit, as on the command line"
+        900,
+        ge=0,
+        allow_inf_nan=False,
+        description="seconds one scheduled embedding task may take; 0 = no limit, as on the command line",
     )
     sandbox_max_bytes: int = Field(
         4 << 30, ge=1 << 20, description="largest unpacked database file that is read, in bytes"
@@ -72,8 +77,16 @@ class Settings(BaseModel):
 
     @property
     def cache(self) -> Path:
-        """The cache folder with ``~`` resolved."""
-        return self.cache_dir.expanduser()
+        """The cache folder with ``~`` resolved.
+
+        Raises:
+            ConfigurationError: nobody has that home.
+        """
+        try:
+            return self.cache_dir.expanduser()
+        except RuntimeError as error:
+            message = f"AKOSHA_CACHE_DIR is {self.cache_dir}: {error}; write the folder's path in full"
+            raise ConfigurationError(message, setting="AKOSHA_CACHE_DIR") from error
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Self:

@@ -1,4 +1,4 @@
-"""Each DAG, run by Airflow over a real S3 endpoint and a real lake, with uploads that Session-Buddy wrote."""
+"""Each DAG, run by Airflow over a real S3 endpoint and a real lake, with uploads that Session-Buddy wrote. Cites I7: a task that met an error does not report success."""
 
 from __future__ import annotations
 

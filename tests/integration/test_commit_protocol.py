@@ -1,4 +1,4 @@
-"""The one write that matters, with answers lost, writers racing, and documents spoiled (docs/format.md, Commits)."""
+"""The one write that matters, with answers lost, writers racing, and documents spoiled (docs/format.md, Commits). Cites I17 and I18: one chain; nothing is deleted or planned while an outcome is unknown."""
 
 from __future__ import annotations
 

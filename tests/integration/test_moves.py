@@ -1,4 +1,4 @@
-"""Records on their way from hot to cold: nothing lost, nothing twice, nothing changed that must stay."""
+"""Records on their way from hot to cold: nothing lost, nothing twice, nothing changed that must stay. Cites I20: nothing that recall refuses is committed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading databases of strangers: the real ones in full, the hostile ones without harm."""
+"""Reading databases of strangers: the real ones in full, the hostile ones without harm. Cites I21: a client's database is opened only in a locked-down process."""
 
 from __future__ import annotations
 

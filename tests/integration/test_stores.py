@@ -1,4 +1,4 @@
-"""One contract, kept by a folder and by S3; and the probe that refuses a store that cannot keep it."""
+"""One contract, kept by a folder and by S3; and the probe that refuses a store that cannot keep it. Cites I19: a store that does not create conditionally is not written to."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from akosha.demo.world import World, build_world, publish_world
 from akosha.jobs import reading
 from akosha.jobs.plans import open_lake
 from akosha.lake.lake import Lake
+from akosha.lake.layout import commit_key
 from akosha.lake.stores import open_store
 from akosha.search.query import SearchQuery
 from akosha.settings import Settings
@@ -141,3 +142,22 @@ def test_order_of_arrival_does_not_change_the_lake(lake: Lake, world: World, tmp
         assert row["tier"] == "hot"
         if record.has_vector:
             assert np.isclose(np.linalg.norm(row["embedding"]), 1, atol=1e-3)
+
+
+def test_a_lost_head_or_shard_is_found_by_what_other_documents_say_of_it(lake: Lake, world: World) -> None:
+    """Cites I17: memos and summaries name versions, so the newest cannot vanish unseen."""
+    settings = lake.settings
+    store = open_store(settings.uploads_url, settings, setting="AKOSHA_UPLOADS_URL")
+    for made in world.uploads:
+        if made.name.system_id == "legacy-feb":
+            for key, data in made.objects:
+                store.put(key, data)
+    run(jobs.plan_ingest("one", listing="full"))
+    (head,) = lake.heads()
+    assert head.version > 1
+    assert reading.fsck_lake(read_data=False)["ok"]
+    lake.store.delete(commit_key(head.shard, head.version))
+    assert "head_lost" in {finding["code"] for finding in reading.fsck_lake(read_data=False)["findings"]}
+    for found in list(lake.store.list(f"shards/{head.shard:03d}/")):
+        lake.store.delete(found.key)
+    assert "head_lost" in {finding["code"] for finding in reading.fsck_lake(read_data=False)["findings"]}

@@ -1,3 +1,5 @@
+"""Cites I10: every JSON document carries the digest of its own canonical bytes."""
+
 from __future__ import annotations
 
 import json

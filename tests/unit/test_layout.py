@@ -1,3 +1,5 @@
+"""Cites I9 and I16: paths are never used twice, a system lives in one shard for ever."""
+
 from __future__ import annotations
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The decision about one upload, compared with a plain dict: whatever the order of the uploads, the same records."""
+"""The decision about one upload, compared with a plain dict: whatever the order of the uploads, the same records. Cites I13 and I14: an older upload never replaces, time changes only for better evidence."""
 
 from __future__ import annotations
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Final
 
 from akosha.embedding.cache import EmbeddingCache
 from akosha.embedding.model import MODEL_ID, load_encoder
+from akosha.errors import UsageError
 from akosha.jobs.plans import TEXTS, Plan, Result, Summary, Work, chosen_shards, open_lake, write_plan, writer_of
 from akosha.lake.documents import Document
 from akosha.lake.lake import Lake
@@ -33,6 +35,9 @@ def plan_embed(run_id: str, *, system: str = "", shard: int | None = None, budge
         missing = sum(entry.without_vector for entry in head.of_tier("hot"))
         if missing and (only is None or head.shard in only):
             work.append(Work(head.shard, missing))
+    if budget_seconds is not None and not (math.isfinite(budget_seconds) and budget_seconds >= 0):
+        message = f"the budget is a number of seconds, 0 = no limit, found {budget_seconds}"
+        raise UsageError(message)
     budget = lake.settings.embed_budget_seconds if budget_seconds is None else budget_seconds
     total = sum(part.count for part in work)
     message = f"{total:,} records in {len(work)} shards have no vector yet"

@@ -60,6 +60,10 @@ def plan_ingest(run_id: str, *, system: str = "", shard: int | None = None, list
         f"{len(found.due)} uploads are due; {found.manifests} manifests of {found.systems} systems were listed "
         f"({'full' if full else 'recent'} listing)"
     )
+    if found.unusable:
+        message += (
+            f"; {len(found.unusable)} manifests under unusable keys are left alone, for example {found.unusable[0]!r}"
+        )
     return _write(lake, run_id, found, message)
 
 
@@ -112,6 +116,8 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
         f"{counts['applied']} uploads applied, {counts['unchanged']} held nothing new, {counts['quarantined']} quarantined: "
         f"{counts['new']:,} new records, {counts['changed']:,} changed"
     )
+    if counts["older"]:
+        message += f"; {counts['older']:,} older texts did not replace newer ones"
     if counts["deferred"]:
         message += f"; {counts['deferred']} uploads changed while being read and come again"
     changed = counts["new"] + counts["changed"] + counts["retimed"]
@@ -136,6 +142,7 @@ COUNTS: Final = (
     "new",
     "changed",
     "retimed",
+    "older",
     "commits",
 )
 

@@ -20,6 +20,7 @@ Result = dict[str, Any]
 Summary = dict[str, Any]
 
 AHEAD: Final = timedelta(days=1)
+EARLIEST_YEAR, LATEST_YEAR = 1970, 2200
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -176,6 +177,9 @@ def parse_as_of(as_of: str | None, *, force: bool) -> datetime:
     except ValueError:
         message = f"as_of must be a time such as 2026-11-20T02:30:00+00:00, found {as_of!r}"
         raise UsageError(message) from None
+    if not EARLIEST_YEAR < instant.year < LATEST_YEAR:
+        message = f"as_of must lie between {EARLIEST_YEAR} and {LATEST_YEAR}, found {as_of!r}"
+        raise UsageError(message)
     instant = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
     if instant > clock + AHEAD and not force:
         message = f"as_of {instant.isoformat()} is more than a day ahead of the clock; add --force if that is meant"

@@ -6,11 +6,12 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from types import ModuleType
 from typing import Final
 
-from akosha.errors import PermanentError
+from akosha.errors import PermanentError, WorkerLostError
 from akosha.jobs import embed, ingest, moves, validation
 from akosha.jobs.plans import Plan, Result, Summary, open_lake, read_plan, require_all_batches, write_summary
 
@@ -91,6 +92,11 @@ def _in_processes(plan: Plan, workers: int, progress: Callable[[str], None]) -> 
             if error is None:
                 results.append(future.result())
                 progress(f"{len(results)}/{len(running)} {running[future]['label']}")
+            elif isinstance(error, BrokenProcessPool):
+                message = (
+                    "a worker process was killed, most likely for want of memory: lower AKOSHA_WORKERS and run again"
+                )
+                failures.append(WorkerLostError(message, setting="AKOSHA_WORKERS"))
             elif isinstance(error, Exception):
                 failures.append(error)
             else:

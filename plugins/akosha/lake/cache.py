@@ -10,16 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from akosha.errors import ConfigurationError, DiskFullError, IntegrityError
+from akosha.errors import ConfigurationError, DiskFullError, IntegrityError, ObjectMissingError
 from akosha.lake.files import sha256_of
 from akosha.lake.objects import ObjectStore
 
 
 class FileCache:
-    """Lake files by content. A file of a local store is used where it lies."""
+    """Lake files by content. A file of a local store is used where it lies.
+
+    Every file is hashed the first time this object hands it out, so that nothing is decided from changed bytes.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._verified: set[Path] = set()
 
     def path_of(self, store: ObjectStore, key: str, sha256: str) -> Path:
         """A local path with the bytes of `key`.
@@ -29,20 +33,29 @@ class FileCache:
             IntegrityError: what was fetched does not match `sha256`.
         """
         local = store.local_path(key)
-        if local is not None:
-            return local
-        kept = self._kept(key, sha256)
-        if not kept.exists():
-            with self._writing():
-                kept.parent.mkdir(parents=True, exist_ok=True)
-            fetched = kept.with_name(f".{uuid.uuid4().hex}{kept.suffix}")
-            try:
-                store.download(key, fetched)
-                check_digest(fetched, sha256, key=key)
-                fetched.replace(kept)
-            finally:
-                fetched.unlink(missing_ok=True)
-        return kept
+        path = self._kept(key, sha256) if local is None else local
+        if path in self._verified:
+            return path
+        if local is None and not _intact(path, sha256):
+            self._fetch(store, key, sha256, path)
+        elif local is not None:
+            if not local.exists():
+                message = "a file named by a commit is missing; run `akosha fsck`"
+                raise ObjectMissingError(message, path=key, store=store.url)
+            check_digest(local, sha256, key=key)
+        self._verified.add(path)
+        return path
+
+    def _fetch(self, store: ObjectStore, key: str, sha256: str, kept: Path) -> None:
+        with self._writing():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+        fetched = kept.with_name(f".{uuid.uuid4().hex}{kept.suffix}")
+        try:
+            store.download(key, fetched)
+            check_digest(fetched, sha256, key=key)
+            fetched.replace(kept)
+        finally:
+            fetched.unlink(missing_ok=True)
 
     def adopt(self, store: ObjectStore, key: str, sha256: str, path: Path) -> None:
         """Keep a file just uploaded, so that it need not be fetched again. `path` is gone afterwards."""
@@ -79,6 +92,11 @@ class FileCache:
                 raise DiskFullError(message, setting="AKOSHA_CACHE_DIR", path=str(self._folder)) from error
             message = f"cannot write to the cache folder {self._folder} ({error.strerror}): change AKOSHA_CACHE_DIR"
             raise ConfigurationError(message, setting="AKOSHA_CACHE_DIR") from error
+
+
+def _intact(kept: Path, sha256: str) -> bool:
+    """Whether a kept file is there and still what it was: a power loss can leave it cut short."""
+    return kept.exists() and sha256_of(kept) == sha256
 
 
 def check_digest(path: Path, sha256: str, *, key: str) -> None:

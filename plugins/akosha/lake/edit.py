@@ -22,13 +22,14 @@ from numpy.typing import NDArray
 from akosha.errors import CommitConflictError, IntegrityError
 from akosha.lake import files, layout, removals
 from akosha.lake.commits import Change, Commit, FileEntry, KeyFile, Removal, Tier
-from akosha.lake.files import MAX_ROWS, ROW
+from akosha.lake.files import MAX_ROWS, MAX_TEXT_BYTES, ROW
 from akosha.lake.lake import Lake
 from akosha.lake.objects import ObjectStore
 from akosha.lake.schemas import BY_TIER, KEYS
 from akosha.lake.shard_log import Writer
 
 FAN_IN: Final = 8
+MAX_MERGED_BYTES: Final = 128 << 20
 MODEL: Final = "embedding_model"
 ORDER: Final = [(name, "ascending") for name in ("system_id", "created_at", "source_table", "record_id")]
 
@@ -37,6 +38,7 @@ ORDER: Final = [(name, "ascending") for name in ("system_id", "created_at", "sou
 class _TierEdit:
     pending: list[pa.Table] = field(default_factory=list)
     pending_rows: int = 0
+    pending_bytes: int = 0
     drops: dict[str, tuple[FileEntry, list[NDArray[np.uint32]]]] = field(default_factory=dict)
 
 
@@ -62,12 +64,11 @@ class ShardEdit:
         edit = self._tiers.setdefault(tier, _TierEdit())
         edit.pending.append(table.select(BY_TIER[tier].names).cast(BY_TIER[tier]))
         edit.pending_rows += table.num_rows
-        if edit.pending_rows >= MAX_ROWS:
-            rows = pa.concat_tables(edit.pending)
-            while rows.num_rows >= MAX_ROWS:
-                self._added.append(self._write(tier, rows.slice(0, MAX_ROWS)))
-                rows = rows.slice(MAX_ROWS)
-            edit.pending, edit.pending_rows = [rows], rows.num_rows
+        edit.pending_bytes += table.nbytes
+        if edit.pending_rows > MAX_ROWS or edit.pending_bytes > MAX_TEXT_BYTES:
+            *full, rest = files.pieces(pa.concat_tables(edit.pending))
+            self._added += [self._write(tier, rows) for rows in full]
+            edit.pending, edit.pending_rows, edit.pending_bytes = [rest], rest.num_rows, rest.nbytes
 
     def drop(self, entry: FileEntry, rows: NDArray[np.uint32]) -> None:
         """Take rows, by number, out of a file of the head."""
@@ -151,9 +152,7 @@ class ShardEdit:
         for entry in files_to_absorb(untouched, rows):
             remove.append(entry)
             edit.pending.append(self._live(entry))
-        table = pa.concat_tables(edit.pending)
-        for start in range(0, table.num_rows, MAX_ROWS):
-            self._added.append(self._write(tier, table.slice(start, MAX_ROWS)))
+        self._added += [self._write(tier, part) for part in files.pieces(pa.concat_tables(edit.pending))]
 
     def _masked(self, entry: FileEntry, gone: NDArray[np.uint32]) -> FileEntry:
         masked = replace(entry, removal=self._stage_removal(gone))
@@ -240,7 +239,7 @@ def files_to_absorb(entries: list[FileEntry], rows: int) -> list[FileEntry]:
         size_class = _size_class(rows)
         peers = [entry for entry in left if _size_class(entry.live_rows) == size_class]
         total = rows + sum(entry.live_rows for entry in peers)
-        if len(peers) < FAN_IN - 1 or total > MAX_ROWS:
+        if len(peers) < FAN_IN - 1 or total > MAX_ROWS or sum(entry.bytes for entry in peers) > MAX_MERGED_BYTES:
             return absorbed
         absorbed += peers
         left = [entry for entry in left if entry not in peers]

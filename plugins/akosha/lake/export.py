@@ -57,6 +57,7 @@ def export(lake: Lake, folder: Path) -> Exported:
         UsageError: the folder exists and is not empty.
         IntegrityError: a warm or cold record has no archived text.
     """
+    folder = folder.resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         message = f"--out {folder} exists and is not an empty folder: name a new one"
         raise UsageError(message)

@@ -7,13 +7,14 @@ with page checksums and the same facts in the file's metadata.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -25,6 +26,7 @@ from akosha.lake.sql import statement
 FORMAT: Final = "akosha-file/1"
 ROW: Final = "row"
 MAX_ROWS: Final = 20_000
+MAX_TEXT_BYTES: Final = 256 << 20  # of one file: Arrow holds 2 GiB of text in one array, and a task is to stay small
 DUCKDB_KINDS: Final = frozenset({"hot", "warm"})
 BLOCK_BYTES: Final = 1 << 20
 
@@ -122,6 +124,22 @@ def without_rows(table: pa.Table, removed: NDArray[np.uint32] | None) -> pa.Tabl
     return table.filter(pa.array(~np.isin(numbers, removed)))
 
 
+def pieces(table: pa.Table) -> Iterator[pa.Table]:
+    """`table` cut, in order, into parts that fit one file: `MAX_ROWS` rows and, for texts, `MAX_TEXT_BYTES`."""
+    start = 0
+    if "content" not in table.column_names:
+        for start in range(0, table.num_rows, MAX_ROWS):
+            yield table.slice(start, MAX_ROWS)
+        return
+    ends = np.cumsum(pc.binary_length(table.column("content")).to_numpy().astype(np.int64))
+    while start < table.num_rows:
+        before = int(ends[start - 1]) if start else 0
+        fitting = int(np.searchsorted(ends, before + MAX_TEXT_BYTES, side="right"))
+        end = max(start + 1, min(fitting, start + MAX_ROWS))
+        yield table.slice(start, end - start)
+        start = end
+
+
 def _write_duckdb(table: pa.Table, path: Path, kind: str, facts: dict[str, str]) -> None:
     with duck.connection(path) as con:
         duck.attach_new(con, path, table.num_rows)
@@ -181,6 +199,4 @@ def _read_parquet(path: Path, kind: str, names: list[str], before: datetime | No
 
 
 def _before(times: pa.ChunkedArray, before: datetime) -> Any:  # noqa: ANN401 - pyarrow.compute is untyped
-    import pyarrow.compute as pc
-
     return pc.less(times, pa.scalar(before, pa.timestamp("us", tz="UTC")))

@@ -55,6 +55,11 @@ class Lake:
         """
         store = open_store(settings.lake_url, settings, setting="AKOSHA_LAKE_URL")
         if store.stat(layout.LAKE) is None:
+            if store.list_folders("shards/"):
+                message = (
+                    f"{settings.lake_url} holds shards but no lake.json: put a copy of it back, or choose another URL"
+                )
+                raise ConfigurationError(message, setting="AKOSHA_LAKE_URL")
             probe(store, setting="AKOSHA_LAKE_URL")
             if settings.cold_url:
                 probe(open_store(settings.cold_url, settings, setting="AKOSHA_COLD_URL"), setting="AKOSHA_COLD_URL")
@@ -132,9 +137,6 @@ class Lake:
             IntegrityError: the file or its removal list is damaged.
         """
         path = self.cache.path_of(self.store_of(entry), entry.path, entry.sha256)
-        if not path.exists():
-            message = "a file named by a commit is missing; run `akosha fsck`"
-            raise ObjectMissingError(message, path=entry.path)
         table = files.read(path, kind=entry.tier, columns=columns, before=before)
         return files.without_rows(table, self.removed(entry))
 

@@ -123,7 +123,7 @@ class LocalStore:
         return self.root / key
 
     def _keys(self, folder: Path) -> Iterator[str]:
-        for parent, folders, files in os.walk(folder):
+        for parent, folders, files in os.walk(folder, onerror=_raise_unless_gone):
             folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
             for name in files:
                 if not name.startswith(HIDDEN):
@@ -196,3 +196,9 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    """An unreadable folder is not an empty one."""
+    if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+        raise error

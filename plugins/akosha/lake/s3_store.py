@@ -41,6 +41,7 @@ UNSUPPORTED = frozenset({"InvalidArgument", "InvalidRequest", "MethodNotAllowed"
 def make_client(endpoint_url: str) -> BaseClient:
     """An S3 client: short timeouts, bounded retries; for other endpoints than AWS, path style and no CRC trailers."""
     import boto3
+    from botocore import exceptions
     from botocore.config import Config
 
     own: dict[str, Any] = {}
@@ -53,6 +54,12 @@ def make_client(endpoint_url: str) -> BaseClient:
     config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 4}, **own)
     try:
         return boto3.client("s3", endpoint_url=endpoint_url or None, config=config)
+    except exceptions.InvalidRegionError as error:
+        message = f"AWS_DEFAULT_REGION is no region: {error}"
+        raise ConfigurationError(message, setting="AWS_DEFAULT_REGION") from error
+    except exceptions.BotoCoreError as error:
+        message = f"S3 cannot be used: {error}; check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_PROFILE"
+        raise ConfigurationError(message, setting="AWS_ACCESS_KEY_ID") from error
     except ValueError as error:
         message = f"AKOSHA_S3_ENDPOINT_URL must be a URL such as http://127.0.0.1:8333, found {endpoint_url!r}"
         raise ConfigurationError(message, setting="AKOSHA_S3_ENDPOINT_URL") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
@@ -35,6 +36,38 @@ def read_document(store: ObjectStore, key: str, kind: str, report: FsckReport) -
         return None
 
 
+@dataclass(slots=True)
+class Published:
+    """What documents outside the chain say of it: for each shard, versions with their digests (empty = unknown)."""
+
+    versions: dict[int, dict[int, tuple[str, str]]] = field(default_factory=dict)
+
+    def note(self, shard: int, version: int, digest: str, key: str) -> None:
+        """Take in that the document `key` names a version; one that knows the digest is kept over one that does not."""
+        known = self.versions.setdefault(shard, {})
+        if version and (version not in known or digest):
+            known[version] = (digest, key)
+
+    def check(self, store: ObjectStore, shard: int, commits: Sequence[Commit], report: FsckReport) -> None:
+        """The chain reaches every published version, and those that are retained have the published digest."""
+        there = {commit.version: commit.sha256 for commit in commits}
+        newest = max((commit.version for commit in commits), default=0)
+        if any(version > newest for version in self.versions.get(shard, ())):
+            newest = _newest_version(store, shard)  # a job may have committed since the lake was listed
+        for version, (digest, key) in sorted(self.versions.get(shard, {}).items()):
+            if version > newest:
+                message = (
+                    f"{key} speaks of version {version} of this shard, the newest one there is {newest}: commits are lost. "
+                    "Restore them from a copy, or delete the memos that name lost versions and run `akosha ingest`, which "
+                    "takes those uploads in again"
+                )
+            elif digest and there.get(version, digest) != digest:
+                message = f"version {version} is not the one that {key} published; restore that one from a copy"
+            else:
+                continue
+            report.damage("head_lost", message, key=layout.commit_key(shard, version), shard=shard, kind="commit")
+
+
 def check_lake_document(store: ObjectStore, keys: Sequence[str], report: FsckReport) -> None:
     """lake.json is there and intact."""
     if layout.LAKE not in keys:
@@ -55,8 +88,8 @@ def check_policies(store: ObjectStore, keys: Sequence[str], report: FsckReport) 
         report.damage("document_missing", message, key=layout.policy_key(1), kind="policy")
 
 
-def check_memos(store: ObjectStore, keys: Sequence[str], report: FsckReport) -> None:
-    """Every memo is intact and lies where its upload belongs."""
+def check_memos(store: ObjectStore, keys: Sequence[str], report: FsckReport, published: Published) -> None:
+    """Every memo is intact and lies where its upload belongs. The versions they name go to `published`."""
     for key in (key for key in keys if key.startswith(MEMOS)):
         memo = read_document(store, key, "memo", report)
         if memo is None:
@@ -66,13 +99,20 @@ def check_memos(store: ObjectStore, keys: Sequence[str], report: FsckReport) -> 
         own = layout.memo_key(int(memo.get("shard", -1)), day, manifest_key, etag)
         if key != (layout.quarantine_key(own) if memo.get("outcome") == "quarantined" else own):
             _misplaced(report, key, f"the memo of {manifest_key}", "memo")
+        elif memo.get("version"):
+            published.note(int(memo["shard"]), int(memo["version"]), "", key)
 
 
-def check_runs(store: ObjectStore, keys: Sequence[str], report: FsckReport) -> None:
-    """Every document of a run is intact. Its kind is what its format says: the digest covers that as well."""
+def check_runs(store: ObjectStore, keys: Sequence[str], report: FsckReport, published: Published) -> None:
+    """Every document of a run is intact. Its kind is what its format says: the digest covers that as well.
+
+    The heads that summaries published go to `published`.
+    """
     for key in (key for key in keys if key.startswith(RUNS)):
         if key.endswith(".json"):
-            read_document(store, key, "", report)
+            document = read_document(store, key, "", report) or {}
+            for shard, (version, digest) in document.get("heads", {}).items():
+                published.note(int(shard), int(version), str(digest), key)
         else:
             report.warn(
                 "unverifiable", "nothing says what this object should be; delete it if nobody needs it", key=key
@@ -131,6 +171,13 @@ def _check_chain(commits: Sequence[Commit], report: FsckReport) -> None:
             )
             key = layout.commit_key(commit.shard, commit.version)
             report.damage("chain_broken", message, key=key, shard=commit.shard, kind="commit")
+
+
+def _newest_version(store: ObjectStore, shard: int) -> int:
+    for found in store.list(layout.commits_prefix(shard), limit=1):
+        parsed = layout.parse_commit_key(found.key)
+        return parsed[1] if parsed else 0
+    return 0
 
 
 def _kind_of(data: bytes) -> str:

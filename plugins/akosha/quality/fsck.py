@@ -41,11 +41,14 @@ def fsck(lake: Lake, *, read_data: bool) -> FsckReport:
     keys = sorted(inventory.lake_objects)
     documents.check_lake_document(lake.store, keys, report)
     documents.check_policies(lake.store, keys, report)
-    documents.check_memos(lake.store, keys, report)
-    documents.check_runs(lake.store, keys, report)
+    published = documents.Published()
+    documents.check_memos(lake.store, keys, report, published)
+    documents.check_runs(lake.store, keys, report, published)
     named: dict[tuple[str, str], NamedFile] = {}
-    for shard, commit_keys in _commit_keys(keys).items():
-        commits = documents.read_commits(lake.store, shard, commit_keys, report)
+    commit_keys = _commit_keys(keys)
+    for shard in sorted({*commit_keys, *published.versions}):
+        commits = documents.read_commits(lake.store, shard, commit_keys.get(shard, []), report)
+        published.check(lake.store, shard, commits, report)
         files = named_files(commits, report)
         named |= files
         _check_shard(lake, inventory, commits, files, report, read_data=read_data)

@@ -27,11 +27,12 @@ MAX_DEPTH: Final = 8
 
 @dataclass(slots=True)
 class Discovery:
-    """What a listing found: systems and manifests seen, and the uploads that are due."""
+    """What a listing found: systems and manifests seen, the uploads that are due, and manifests under unusable keys."""
 
     systems: int = 0
     manifests: int = 0
     due: list[UploadRef] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
 
 
 def discover(
@@ -58,7 +59,7 @@ def discover(
             continue
         listed = [
             ref
-            for ref in list_manifests(uploads, system_id, newest.get(system_id))
+            for ref in list_manifests(uploads, system_id, newest.get(system_id), found.unusable)
             if shard is None or ref.shard == shard
         ]
         found.systems += bool(listed)
@@ -78,8 +79,13 @@ def list_systems(uploads: ObjectStore, below: str = "", depth: int = 0) -> Itera
             yield from list_systems(uploads, f"{below}{name}/", depth + 1)
 
 
-def list_manifests(uploads: ObjectStore, system_id: str, newest: datetime | None) -> Iterator[UploadRef]:
-    """Manifests of one system in order of their keys, from `LOOK_BACK` before `newest` on."""
+def list_manifests(
+    uploads: ObjectStore, system_id: str, newest: datetime | None, unusable: list[str]
+) -> Iterator[UploadRef]:
+    """Manifests of one system in order of their keys, from `LOOK_BACK` before `newest` on.
+
+    A manifest whose key cannot be one (control characters, too long) goes to `unusable`, for the operator to see.
+    """
     prefix = f"{SYSTEMS}{system_id}/{UPLOADS}/"
     after = f"{prefix}{(newest - LOOK_BACK).astimezone(UTC):%Y%m%d_%H%M%S}" if newest else ""
     manifests: dict[str, ObjectInfo] = {}
@@ -94,7 +100,8 @@ def list_manifests(uploads: ObjectStore, system_id: str, newest: datetime | None
         try:
             key = split_upload_key(listed.key)
         except InvalidUploadError:
-            continue  # not the place of a manifest: a folder of the same name deeper down
+            unusable.append(listed.key)
+            continue
         yield UploadRef(listed.key, listed.etag, key.system_id, key.upload_id, sizes[folder])
 
 

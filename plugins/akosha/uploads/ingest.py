@@ -51,6 +51,7 @@ class IngestOutcome:
     new: int = 0
     changed: int = 0
     retimed: int = 0
+    older: int = 0
     commits: int = 0
     reasons: list[dict[str, str]] = field(default_factory=list)
 
@@ -190,6 +191,7 @@ class Ingester:
             outcome.new += plan.new
             outcome.changed += plan.changed
             outcome.retimed += plan.retimed.num_rows
+            outcome.older += plan.older
 
     def _who(self) -> dict[str, str]:
         return {"run_id": self.writer.run_id, "at": self.writer.now.isoformat()}

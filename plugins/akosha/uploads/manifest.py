@@ -21,6 +21,7 @@ KNOWLEDGE_GRAPH: Final = "knowledge_graph.duckdb"
 MAX_MANIFEST_BYTES: Final = 1 << 20
 MAX_FILES: Final = 64
 MAX_KEY_BYTES: Final = 1_024  # the longest key S3 knows
+MAX_NAME_BYTES: Final = 255  # the longest name a file system knows
 EARLIEST: Final = datetime(2015, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC)
 
@@ -198,6 +199,10 @@ def _own_path(key: str, prefix: str, path: str) -> str:
             "Have the system upload again; if this repeats, treat the system as compromised"
         )
         raise InvalidUploadError(message, reason="path-outside-prefix", manifest=key)
+    if len(full.encode()) > MAX_KEY_BYTES or any(len(part.encode()) > MAX_NAME_BYTES for part in full.split("/")):
+        raise _invalid(
+            key, f"path: longer than a key of {MAX_KEY_BYTES:,} bytes, or a part longer than {MAX_NAME_BYTES}"
+        )
     return full
 
 

@@ -15,7 +15,7 @@ from akosha.lake.objects import ObjectInfo, ObjectStore
 from akosha.transforms.digests import content_digests
 from akosha.transforms.times import EVIDENCE, InferredTimes
 from akosha.uploads.container import Unpacked, unpack
-from akosha.uploads.manifest import Manifest, ManifestFile, parse_manifest
+from akosha.uploads.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestFile, parse_manifest
 from akosha.uploads.memos import UploadRef
 from akosha.uploads.sandbox import Reading, Sandbox, TableReading
 from akosha.uploads.sources import RowFaults, read_batches, upload_times
@@ -71,7 +71,7 @@ def prepare(source: Source, sandbox: Sandbox, ref: UploadRef, folder: Path, *, m
         RetryableError: the store or the disk failed; nothing is known about the upload.
     """
     full_key = f"{source.prefix}/{ref.manifest_key}" if source.prefix else ref.manifest_key
-    manifest = parse_manifest(full_key, source.store.get(ref.manifest_key), source.prefix)
+    manifest = parse_manifest(full_key, _manifest_bytes(source.store, ref), source.prefix)
     facts: dict[str, Any] = {"manifest_time": manifest.timestamp.isoformat(), "notes": list(manifest.notes)}
     graph = manifest.knowledge_graph
     if graph is not None:
@@ -102,6 +102,18 @@ def prepare(source: Source, sandbox: Sandbox, ref: UploadRef, folder: Path, *, m
     return PreparedUpload(ref, manifest, reading, incoming, facts, unpacked.sha256)
 
 
+def _manifest_bytes(store: ObjectStore, ref: UploadRef) -> bytes:
+    """The manifest, unless it is so large that it cannot be one."""
+    found = _require_unchanged(store, ref.manifest_key, ref.etag)
+    if found.size_bytes > MAX_MANIFEST_BYTES:
+        message = (
+            f"the manifest has {found.size_bytes:,} bytes, expected at most {MAX_MANIFEST_BYTES:,}; nothing was read. "
+            "Have the system upload again"
+        )
+        raise InvalidUploadError(message, reason="invalid-manifest", manifest=ref.manifest_key)
+    return store.get(ref.manifest_key)
+
+
 def _read_database(
     source: Source, sandbox: Sandbox, file: ManifestFile, folder: Path, max_bytes: int
 ) -> tuple[Reading, Unpacked, dict[str, Any]]:
@@ -113,6 +125,12 @@ def _read_database(
             "Have the system upload again; a lifecycle rule may have deleted it"
         )
         raise InvalidUploadError(message, reason="missing-object", path=file.path)
+    if found.size_bytes > max_bytes:
+        message = (
+            f"the packed database has {found.size_bytes:,} bytes, expected at most {max_bytes:,}; it was not fetched. "
+            "If the system is trusted, raise AKOSHA_SANDBOX_MAX_BYTES and replay the upload"
+        )
+        raise InvalidUploadError(message, reason="too-large", path=file.path)
     packed, database = folder / "packed", folder / "database.duckdb"
     source.store.download(key, packed, etag=found.etag)
     unpacked = unpack(
@@ -163,11 +181,12 @@ def _incoming(
             position += batch.num_rows
 
 
-def _require_unchanged(store: ObjectStore, key: str, etag: str) -> None:
+def _require_unchanged(store: ObjectStore, key: str, etag: str) -> ObjectInfo:
     found = store.stat(key)
     if found is None or found.etag != etag:
         message = "the upload was replaced while it was read; the next run reads the new one"
         raise ObjectMissingError(message, key=key)
+    return found
 
 
 def _relative(file: ManifestFile, source: Source) -> str:

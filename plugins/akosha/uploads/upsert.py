@@ -22,7 +22,6 @@ INCOMING: Final = pa.schema(
         KEYS.field("bookkeeping"),
     ]
 )
-_RANKS: Final = pa.table({"time_evidence": list(EVIDENCE), "rank": pa.array(range(len(EVIDENCE)), pa.int8())})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,8 @@ def plan_upsert(live: pa.Table, incoming: pa.Table, *, manifest_time: datetime, 
         ambiguous: whether unrelated machines share this system id.
     """
     with duck.connection(Path("upsert")) as con:
-        for name, table in (("live", live), ("incoming", incoming), ("ranks", _RANKS)):
+        ranks = pa.table({"time_evidence": list(EVIDENCE), "rank": pa.array(range(len(EVIDENCE)), pa.int8())})
+        for name, table in (("live", live), ("incoming", incoming), ("ranks", ranks)):
             con.register(name, table)
         params = {"manifest": manifest_time, "ambiguous": ambiguous}
         plan = con.sql(statement("upsert_plan"), params=params).to_arrow_table()
