@@ -127,7 +127,17 @@ class Demo:
         return self.client.dag_ids() >= set(NIGHT)
 
     def run(self, dag_id: str) -> Json:
-        """Trigger a DAG and follow it to its end.
+        """Trigger a DAG and `follow` it."""
+        return self.follow(dag_id, self.trigger(dag_id))
+
+    def trigger(self, dag_id: str) -> str:
+        """Start a run; its id."""
+        run_id = self.client.trigger(dag_id)
+        self.client.pause(dag_id, paused=False)
+        return run_id
+
+    def follow(self, dag_id: str, run_id: str) -> Json:
+        """Follow a run to its end.
 
         Returns:
             The summary that its last task returned.
@@ -135,8 +145,6 @@ class Demo:
         Raises:
             RunFailedError: the run is red.
         """
-        run_id = self.client.trigger(dag_id)
-        self.client.pause(dag_id, paused=False)
         told: set[tuple[str, int, int]] = set()
         began = time.monotonic()
 
@@ -176,8 +184,16 @@ class Demo:
         return json.loads(text[text.index("{") : text.rindex("}") + 1])
 
     def night(self) -> None:
-        """Run every DAG, one after the other, and print the report."""
-        summaries = {dag_id: self.run(dag_id) for dag_id in NIGHT[:-1]}
+        """Run every DAG and print the report: one after the other, or all at once when nothing new came in."""
+        ingest, *others = NIGHT
+        summaries = {ingest: self.run(ingest)}
+        if not summaries[ingest]["rows_changed"]:
+            runs = {dag_id: self.trigger(dag_id) for dag_id in others}
+            search = self.akosha("search", QUESTION)
+            summaries |= {dag_id: self.follow(dag_id, run_id) for dag_id, run_id in runs.items()}
+            self._report(summaries, search)
+            return
+        summaries |= {dag_id: self.run(dag_id) for dag_id in others[:-1]}
         # What is searched is in place; loading the model for the question takes a while, and validation only reads.
         search = self.akosha("search", QUESTION)
         summaries[NIGHT[-1]] = self.run(NIGHT[-1])
