@@ -12,6 +12,7 @@ import argparse
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -65,6 +66,16 @@ class Place:
         """What the programs print."""
         return self.root / "logs"
 
+    @property
+    def world(self) -> Path:
+        """The uploads, as files."""
+        return self.root / "world"
+
+    @property
+    def world_report(self) -> Path:
+        """What `akosha demo-uploads` said about them; there when they are complete."""
+        return self.root / "world.json"
+
     def anchor(self) -> str:
         """The instant at which the world of uploads ends: the first launch, so that later ones re-create equal objects."""
         path = self.root / "anchor"
@@ -100,11 +111,11 @@ class Demo:
         self.children.start("s3", moto, service=True)
         self.children.wait(lambda: not _free(s3_port), "the S3 server", seconds=120)
         self.children.finished(self.children.start("buckets", [sys.executable, ROOT / "deploy" / "buckets.py"]))
-        uploads = self.akosha("demo-uploads", "--anchor", self.place.anchor())
+        building = None if self.place.world_report.exists() else self._begin_world()
         since = datetime.now(UTC)
         self.stack.start(self.children, migration)
         self.answer(self.akosha("init"))
-        world = self.answer(uploads)
+        world = self._world(building)
         say(
             f"{progress.clock(self.started)}  S3 holds {world['uploads']} uploads of {world['systems']} systems, "
             f"{report.size(world['size_bytes'])}"
@@ -119,6 +130,25 @@ class Demo:
             f"{progress.clock(self.started)}  Airflow is up: {self.stack.url} (user {USER}, {self.stack.secrets.password})"
         )
         return world
+
+    def _begin_world(self) -> Child:
+        """Build the uploads in a folder, once: later launches copy the same bytes into their new S3 server."""
+        shutil.rmtree(self.place.world, ignore_errors=True)
+        self.place.world.mkdir()
+        elsewhere = f"AKOSHA_UPLOADS_URL={self.place.world.as_uri()}"
+        command = ["env", elsewhere, AKOSHA, "demo-uploads", "--anchor", self.place.anchor(), "--json"]
+        return self.children.start("akosha-demo-uploads", command)
+
+    def _world(self, building: Child | None) -> Json:
+        """Put the uploads into S3; what `akosha demo-uploads` said about them."""
+        if building is not None:
+            made = self.answer(building)
+            unfinished = self.place.world_report.with_suffix(".new")
+            unfinished.write_text(json.dumps(made))
+            unfinished.replace(self.place.world_report)
+        publish = [sys.executable, ROOT / "deploy" / "publish_world.py", self.place.world]
+        self.children.finished(self.children.start("publish-world", publish))
+        return json.loads(self.place.world_report.read_text())
 
     def _dags_known(self) -> bool:
         if errors := self.client.import_errors():
