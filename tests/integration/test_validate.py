@@ -58,8 +58,13 @@ def test_a_sound_lake_passes_and_its_report_can_be_opened(tmp_path: Path):
     assert answer["versions"] == {"77": 1}
     assert {found["suite"] for found in answer["expectations"]} == {"recall", "conservation"}
     found = pages(lake, run_id)
-    assert answer["report"] == f"{lake.store.url}/reports/validate/{run_id}/index.html"
+    assert answer["report"] == f"{lake.store.url}/reports/validate/{run_id}/report.html"
     assert b"conservation" in found["index.html"]
+    page = found["report.html"].decode()
+    assert answer["message"] in page
+    assert page.count("<tr>") > len(answer["expectations"])
+    assert set(re.findall(r'href="([^"]+)"', page)) <= found.keys()
+    assert "http" not in page
     assert sum(name.startswith("validations/") for name in found) == 2
     assert sum(map(len, found.values())) < 2_000_000
     links = {unquote(link) for link in re.findall(r"'(validations/[^']+)'", found["index.html"].decode())}

@@ -18,11 +18,13 @@ from akosha.lake.lake import Lake
 from akosha.quality.conservation import PROBLEMS, ShardFigures, measure_shard
 from akosha.quality.expectations import Verdict, judge
 from akosha.quality.recall_audit import ENOUGH, audit_recall
+from akosha.quality.report_page import report_page
 from akosha.transforms.recall import RecallMeasure
 
 log = logging.getLogger(__name__)
 
 REPORTS: Final = "reports/validate"
+ENTRY: Final = "report.html"
 # Pictures of a tutorial that the pages refer to only where its buttons are shown: 3.3 of 4.1 MB a run.
 _UNUSED: Final = frozenset({".gif"})
 _TOTALS: Final = ("keys", "hot", "warm", "cold", "archive")
@@ -52,7 +54,7 @@ def conclude(lake: Lake, run_id: str, as_of: datetime, measured: dict[str, Any])
 
     Args:
         lake: which.
-        run_id: names the report: ``reports/validate/<run_id>/index.html``.
+        run_id: names the report: ``reports/validate/<run_id>/report.html``, beside the Data Docs.
         as_of: the instant of the run, kept in the answer.
         measured: as `measure` returned it.
 
@@ -74,8 +76,14 @@ def conclude(lake: Lake, run_id: str, as_of: datetime, measured: dict[str, Any])
                 "expectations": [], **about}  # fmt: skip
     with lake.cache.scratch() as docs:
         verdict = judge(recall, figures, floor=lake.settings.recall_floor, run_id=run_id, docs=docs)
+        message = _message(verdict, recall, figures)
+        pages = [path.relative_to(docs).as_posix() for path in sorted(docs.rglob("*.html"))]
+        facts = {"run": run_id, "as of": as_of.isoformat(), **_shown(recall), **_totals(figures)}
+        page = report_page(
+            message=message, success=verdict.success, facts=facts, expectations=verdict.expectations, pages=pages
+        )
+        (docs / ENTRY).write_text(page, encoding="utf-8")
         report = _publish(lake, docs, run_id)
-    message = _message(verdict, recall, figures)
     log.info(
         "validated success=%s shards=%d recall=%.4f report=%s", verdict.success, len(figures), recall.recall, report
     )
@@ -112,10 +120,19 @@ def _publish(lake: Lake, docs: Path, run_id: str) -> str:
     """Upload the site, its entry last. Returns the URL of the entry."""
     prefix = f"{REPORTS}/{run_id}/"
     pages = [path for path in sorted(docs.rglob("*")) if path.is_file() and path.suffix not in _UNUSED]
-    entry = docs / "index.html"
+    entry = docs / ENTRY
     for path in [*(page for page in pages if page != entry), entry]:
         lake.store.put(f"{prefix}{path.relative_to(docs).as_posix()}", path.read_bytes())
-    return f"{lake.store.url}/{prefix}index.html"
+    return f"{lake.store.url}/{prefix}{ENTRY}"
+
+
+def _shown(recall: RecallMeasure) -> dict[str, object]:
+    return {
+        "recall@10": f"{recall.recall:.4f}" if recall.queries else "not measured",
+        "overlap@10": f"{recall.overlap:.4f}" if recall.queries else "not measured",
+        "audited records": recall.queries,
+        "judged": recall.judged,
+    }
 
 
 def _message(verdict: Verdict, recall: RecallMeasure, figures: Sequence[ShardFigures]) -> str:
