@@ -1,6 +1,6 @@
 """Ingest, hot to warm and warm to cold, end to end against an S3 endpoint, as ratios to what the machine can do at least.
 
-    python benchmarks/pipeline.py [--records 2500] [--systems 8] [--json]
+    python benchmarks/pipeline.py [--records 5000] [--systems 8] [--json]
 
 - ingest: uploads in S3 -> committed in hot, all steps on, two processes; against reading the same rows out of the same
   database files and writing them to new ones with DuckDB, nothing else.
@@ -31,7 +31,7 @@ MEGABYTE = 1e6
 def main() -> None:
     """Run once and print every figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--records", type=int, default=2_500, help="records per system")
+    parser.add_argument("--records", type=int, default=5_000, help="records per system")
     parser.add_argument("--systems", type=int, default=8)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
