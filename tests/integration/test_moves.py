@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -440,7 +441,7 @@ class TestEmbedding:
         lake = installation.lake
         with EmbeddingCache(installation.folder / f"{cache}.sqlite") as kept:
             source = VectorSource(kept, encoder.load, encoder.model_id, deadline)
-            return [embed_shard(lake, head.shard, source, WRITER).as_dict() for head in lake.heads()]
+            return [asdict(embed_shard(lake, head.shard, source, WRITER)) for head in lake.heads()]
 
     def test_missing_vectors_are_filled_and_nothing_else_changes(self, local: Installation):
         before = by_key(local.export())

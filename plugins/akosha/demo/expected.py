@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -74,11 +73,6 @@ class Expected:
     def by_key(self) -> dict[Key, ExpectedRecord]:
         """Records by key."""
         return {record.key: record for record in self.records}
-
-    @property
-    def per_system(self) -> dict[str, int]:
-        """Records per system id."""
-        return dict(sorted(Counter(record.system_id for record in self.records).items()))
 
     @property
     def quarantined(self) -> tuple[ExpectedUpload, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Final
 
 from akosha.embedding.cache import EmbeddingCache
@@ -28,6 +29,9 @@ def plan_embed(run_id: str, *, system: str = "", shard: int | None = None, budge
         shard: only this shard, 0-255.
         budget_seconds: for each batch; None = AKOSHA_EMBED_BUDGET_SECONDS, 0 = no limit.
     """
+    if budget_seconds is not None and not (math.isfinite(budget_seconds) and budget_seconds >= 0):
+        message = f"the budget is a number of seconds, 0 = no limit, found {budget_seconds}"
+        raise UsageError(message)
     only = chosen_shards(system, shard)
     lake = open_lake(to_write=True)
     work = []
@@ -35,9 +39,6 @@ def plan_embed(run_id: str, *, system: str = "", shard: int | None = None, budge
         missing = sum(entry.without_vector for entry in head.of_tier("hot"))
         if missing and (only is None or head.shard in only):
             work.append(Work(head.shard, missing))
-    if budget_seconds is not None and not (math.isfinite(budget_seconds) and budget_seconds >= 0):
-        message = f"the budget is a number of seconds, 0 = no limit, found {budget_seconds}"
-        raise UsageError(message)
     budget = lake.settings.embed_budget_seconds if budget_seconds is None else budget_seconds
     total = sum(part.count for part in work)
     message = f"{total:,} records in {len(work)} shards have no vector yet"
@@ -51,7 +52,7 @@ def run_batch(lake: Lake, plan: Document, batch: int) -> Result:
     writer = writer_of(lake, plan)
     with EmbeddingCache(lake.settings.cache / CACHE_FILE) as cache:
         source = VectorSource(cache, load_encoder, MODEL_ID, deadline)
-        outcomes = [embed_shard(lake, part["shard"], source, writer).as_dict() for part in plan["batches"][batch]]
+        outcomes = [asdict(embed_shard(lake, part["shard"], source, writer)) for part in plan["batches"][batch]]
     return {"batch": batch, "shards": outcomes}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, cast
 
@@ -98,7 +99,7 @@ def run_batch(lake: Lake, plan: Document, batch: int) -> Result:
     with Sandbox() as sandbox:
         ingester = Ingester(lake, uploads_source(lake.settings), sandbox, writer_of(lake, plan))
         outcomes = [
-            ingester.ingest_shard(part["shard"], [UploadRef(**item) for item in part["items"]]).as_dict()
+            asdict(ingester.ingest_shard(part["shard"], [UploadRef(**item) for item in part["items"]]))
             for part in plan["batches"][batch]
         ]
     return {"batch": batch, "shards": outcomes}

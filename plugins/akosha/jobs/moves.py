@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
@@ -86,7 +87,7 @@ def run_batch(lake: Lake, plan: Document, batch: int) -> Result:
         recall = {"recall": measure.recall, "queries": measure.queries, "judged": measure.judged}
     else:
         outcomes = warm_to_cold.move_batch(lake, shards, policy, writer, as_of=instant, dry_run=dry_run)
-    return {"batch": batch, "shards": [outcome.as_dict() for outcome in outcomes], "recall": recall}
+    return {"batch": batch, "shards": [asdict(outcome) for outcome in outcomes], "recall": recall}
 
 
 def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:

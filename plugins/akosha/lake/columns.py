@@ -30,15 +30,6 @@ def codes_of(codes: Column, scales: Column) -> tuple[NDArray[np.int8], NDArray[n
     return flat.astype(np.int8, copy=False).reshape(-1, DIMENSION), scale, present
 
 
-def packed_codes_of(codes: Column, scales: Column) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.bool_]]:
-    """`codes_of` for the archive, where codes are 384 bytes a row."""
-    whole = _whole(codes)
-    present = np.asarray(whole.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
-    packed = np.frombuffer(b"".join(whole.drop_null().to_pylist()), dtype=np.int8)
-    scale = np.asarray(_whole(scales).drop_null().to_numpy(zero_copy_only=False), dtype=np.float32)
-    return packed.reshape(-1, DIMENSION), scale, present
-
-
 def vectors_column(vectors: NDArray[np.float32], present: NDArray[np.bool_]) -> pa.Array:
     """FLOAT[384] column of ``n`` rows from the ``(m, 384)`` vectors of the rows that are present."""
     return _spread(vectors.astype(np.float32, copy=False), present, pa.float32())

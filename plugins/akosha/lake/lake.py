@@ -19,7 +19,7 @@ from akosha.lake.commits import Commit, FileEntry, KeyFile
 from akosha.lake.documents import seal, unseal
 from akosha.lake.objects import ObjectStore
 from akosha.lake.policy import Policy, read_policy, write_first_policy
-from akosha.lake.schemas import DIMENSION
+from akosha.lake.schemas import DIMENSION, KEYS
 from akosha.lake.shard_log import ShardLog
 from akosha.lake.stores import open_store, probe
 from akosha.settings import Settings
@@ -148,8 +148,6 @@ class Lake:
 
     def keys(self, entry: KeyFile | None) -> pa.Table:
         """Live keys of a system (schema ``KEYS``), sorted by source_table, record_id; empty without a key file."""
-        from akosha.lake.schemas import KEYS
-
         if entry is None:
             return KEYS.empty_table()
         path = self.cache.path_of(self.store, entry.path, entry.sha256)

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -45,10 +45,6 @@ class ShardEmbedding:
     embedded: int = 0
     from_cache: int = 0
     left: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 class VectorSource:

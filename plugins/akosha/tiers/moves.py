@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 
@@ -41,10 +41,6 @@ class ShardMove:
     def counts(self) -> dict[str, int]:
         """The numbers a commit holds."""
         return {"moved": self.rows, "waiting": self.waiting, "without_vector": self.without_vector}
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON form."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
 
 @dataclass(slots=True)

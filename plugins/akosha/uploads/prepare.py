@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -194,6 +194,4 @@ def _relative(file: ManifestFile, source: Source) -> str:
 
 
 def _microseconds(manifest: Manifest) -> int:
-    from datetime import UTC, datetime
-
     return (manifest.timestamp - datetime(1970, 1, 1, tzinfo=UTC)) // MICROSECOND
