@@ -1,8 +1,10 @@
--- The columns of one base table of an attached upload.
--- Needs: the database attached as `upload`. Parameter: $table, a name in schema main.
--- Result: column_name, data_type (as DuckDB writes it, for example FLOAT[384]).
--- Order: as in the table.
-SELECT column_name, data_type
+-- The columns of the base tables of an attached upload. Views and macros are not listed.
+-- Needs: the database attached as `upload`.
+-- Result: schema_name, table_name, column_name, data_type (as DuckDB writes it, for example FLOAT[384]).
+-- Order: schema, table, as in the table.
+SELECT schema_name, table_name, column_name, data_type
 FROM duckdb_columns()
-WHERE database_name = 'upload' AND schema_name = 'main' AND table_name = $table
-ORDER BY column_index
+JOIN (SELECT database_name, schema_name, table_name FROM duckdb_tables() WHERE NOT internal)
+    USING (database_name, schema_name, table_name)
+WHERE database_name = 'upload'
+ORDER BY schema_name, table_name, column_index

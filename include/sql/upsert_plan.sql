@@ -1,71 +1,60 @@
--- What one upload changes about the keys of its system.
--- Needs: incoming(position, source_table, record_id, content_sha256, created_at, time_evidence, bookkeeping),
---        live = the system's key file, ranks(time_evidence, rank): 0 is the best evidence.
--- Params: $manifest time of the upload's manifest; $ambiguous whether unrelated machines share this system id.
--- Result: one row for each distinct key of the upload, see the last SELECT. Order: position.
--- A key that repeats inside one upload is taken once, the row written last. Under an ambiguous system another text
--- under a live key becomes a record of its own, record_id~<first 8 hex of the digest>.
-WITH named AS (
+-- What an upload changes about the keys of its system.
+-- Needs: named = the result of upsert_matched, with the final record_id.
+-- Params: $manifest time of the upload's manifest; $newest that of the system's newest upload applied; $adds whether keys
+--         that the lake does not have are taken; $deletes whether live keys that the upload lacks go away.
+-- {deletable}: whether the upload says anything about the absence of a key.
+-- Result: one row for each key that is new, changes or goes, the columns of a key file among them (rank in place of
+--         time_evidence). kind: new, changed (another text), kept, gone, skipped (not taken). is_older: the upload's text did
+--         not replace a newer one. Order: none.
+-- A time changes only for better evidence; at equal rank the earliest manifest decides, then the earlier time.
+-- in_newest: whether the system's newest upload holds the key; else applied_manifest says which upload did last.
+WITH judged AS (
+    SELECT *,
+        $newest IS NULL OR $manifest >= $newest AS is_newest,
+        position IS NOT NULL AND (record_id_live IS NULL OR rank < rank_live
+            OR (rank = rank_live AND ($manifest, created_at) < (time_manifest, created_at_live))) AS better_time,
+        CASE
+            WHEN position IS NULL THEN CASE WHEN $deletes AND {deletable} THEN 'gone' ELSE 'kept' END
+            WHEN record_id_live IS NULL THEN CASE WHEN $adds THEN 'new' ELSE 'skipped' END
+            WHEN wins AND content_sha256 <> content_sha256_live THEN 'changed'
+            ELSE 'kept'
+        END AS kind,
+        position IS NOT NULL AND NOT wins AND content_sha256 <> content_sha256_live AS is_older
+    FROM named
+), after AS (
     SELECT
-        i.* REPLACE (
-            CASE
-                WHEN $ambiguous AND l.content_sha256 <> i.content_sha256
-                THEN i.record_id || '~' || left(lower(hex(i.content_sha256)), 8)
-                ELSE i.record_id
-            END AS record_id
-        )
-    FROM incoming AS i
-    LEFT JOIN live AS l USING (source_table, record_id)
-),
-once AS (
-    SELECT * FROM named
-    QUALIFY row_number() OVER (PARTITION BY source_table, record_id ORDER BY position DESC) = 1
-),
-joined AS (
-    SELECT
-        o.position,
-        o.source_table,
-        o.record_id,
-        l.record_id IS NULL AS is_new,
-        coalesce($manifest > l.applied_manifest, true) AS newer,
-        l.content_sha256 IS NOT NULL AND l.content_sha256 <> o.content_sha256 AS differs,
-        coalesce(
-            ri.rank < rl.rank OR (ri.rank = rl.rank AND $manifest < l.time_manifest),
-            true
-        ) AS better_time,
-        o.content_sha256 AS content_in,
-        l.content_sha256 AS content_live,
-        o.created_at AS created_in,
-        l.created_at AS created_live,
-        o.time_evidence AS evidence_in,
-        l.time_evidence AS evidence_live,
-        l.time_manifest AS time_manifest_live,
-        l.applied_manifest AS applied_live,
-        o.bookkeeping AS bookkeeping_in,
-        l.bookkeeping AS bookkeeping_live
-    FROM once AS o
-    LEFT JOIN live AS l USING (source_table, record_id)
-    LEFT JOIN ranks AS ri ON ri.time_evidence = o.time_evidence
-    LEFT JOIN ranks AS rl ON rl.time_evidence = l.time_evidence
+        position, source_table, record_id, record_id_live, kind, is_older, created_at_live,
+        coalesce(kind = 'kept' AND wins AND details_sha256 <> details_sha256_live, false) AS takes_details,
+        coalesce(kind = 'kept' AND NOT is_older AND has_vector AND NOT has_vector_live, false) AS takes_vector,
+        better_time AND (created_at_live <> created_at OR rank_live <> rank) AS takes_time,
+        CASE WHEN kind IN ('new', 'changed') THEN content_sha256 ELSE content_sha256_live END AS content_sha256,
+        CASE WHEN position IS NOT NULL AND wins THEN details_sha256 ELSE details_sha256_live END AS details_sha256,
+        CASE
+            WHEN kind IN ('new', 'changed') THEN has_vector
+            ELSE has_vector_live OR (NOT is_older AND coalesce(has_vector, false))
+        END AS has_vector,
+        CASE WHEN better_time THEN created_at ELSE created_at_live END AS created_at,
+        CASE WHEN better_time THEN rank ELSE rank_live END AS rank,
+        CASE WHEN better_time THEN $manifest ELSE time_manifest END AS time_manifest,
+        CASE WHEN position IS NULL THEN first_manifest ELSE least($manifest, first_manifest) END AS first_manifest,
+        CASE WHEN position IS NULL THEN effective ELSE greatest($manifest, effective) END AS applied_manifest,
+        CASE WHEN is_newest AND ($newest IS NULL OR $manifest > $newest) THEN position IS NOT NULL
+             WHEN is_newest THEN position IS NOT NULL OR in_newest
+             ELSE coalesce(in_newest, false) END AS in_newest,
+        CASE WHEN position IS NOT NULL AND wins THEN bookkeeping ELSE bookkeeping_live END AS bookkeeping,
+        time_manifest AS time_manifest_live, first_manifest AS first_manifest_live,
+        applied_manifest AS applied_manifest_live, in_newest AS in_newest_live,
+        details_sha256_live, has_vector_live, bookkeeping_live, rank_live
+    FROM judged
 )
-SELECT
-    position,
-    source_table,
-    record_id,
-    is_new,
-    NOT is_new AND newer AND differs AS is_changed,
-    NOT is_new AND NOT newer AND differs AS is_older,
-    NOT is_new AND better_time AND (created_in <> created_live OR evidence_in <> evidence_live) AS is_retimed,
-    created_live,
-    CASE WHEN newer THEN content_in ELSE content_live END AS content_sha256,
-    CASE WHEN better_time THEN created_in ELSE created_live END AS created_at,
-    CASE WHEN better_time THEN evidence_in ELSE evidence_live END AS time_evidence,
-    CASE WHEN better_time THEN $manifest ELSE time_manifest_live END AS time_manifest,
-    CASE WHEN newer THEN $manifest ELSE applied_live END AS applied_manifest,
-    CASE WHEN newer THEN bookkeeping_in ELSE bookkeeping_live END AS bookkeeping,
-    is_new
-        OR newer
-        OR (better_time AND (created_in <> created_live OR evidence_in <> evidence_live
-                             OR $manifest <> time_manifest_live)) AS key_changes
-FROM joined
-ORDER BY position;
+SELECT *,
+    takes_details OR takes_vector OR takes_time OR record_id <> record_id_live AS amends,
+    kind IN ('new', 'changed', 'gone') OR (kind = 'kept' AND (
+        record_id <> record_id_live
+        OR in_newest <> in_newest_live
+        OR (NOT in_newest AND applied_manifest <> applied_manifest_live)
+        OR (details_sha256, has_vector, created_at, rank, time_manifest, first_manifest, bookkeeping) <> (details_sha256_live,
+            has_vector_live, created_at_live, rank_live, time_manifest_live, first_manifest_live, bookkeeping_live)
+    )) AS changes_keys
+FROM after
+WHERE changes_keys OR is_older OR kind = 'skipped'

@@ -58,7 +58,12 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class KeyFile:
-    """The key file of one system. `newest_manifest` is the time of its newest upload applied, as ISO text in UTC."""
+    """The key file of one system.
+
+    Attributes:
+        newest_manifest: the time of its newest upload applied, as ISO text in UTC.
+        newest_file_sha256: the unpacked database file of that upload, hex; "" when it had none.
+    """
 
     system_id: str
     path: str
@@ -66,6 +71,7 @@ class KeyFile:
     bytes: int
     sha256: str
     newest_manifest: str
+    newest_file_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +12,12 @@ from typing import Final
 
 import duckdb
 
-from akosha.errors import AkoshaError, DiskFullError, IntegrityError
+from akosha.errors import AkoshaError, DiskFullError, IntegrityError, RetryableError
 
 STORAGE_VERSION: Final = "v1.5.0"
 SMALL_FILE_ROWS: Final = 2_000
 SMALL_BLOCK_BYTES: Final = 16_384
+MEMORY_BYTES: Final = 400 << 20  # beyond this joins and sorts go through the disk: a task stays below 1 GiB
 _FULL = ("no space left", "could not write all", "disk quota")
 
 
@@ -59,6 +61,9 @@ class _Database:
                 "autoload_known_extensions": False,
                 "allow_community_extensions": False,
                 "threads": 1,
+                "async_threads": 0,
+                "memory_limit": f"{MEMORY_BYTES}B",
+                "temp_directory": str(Path(tempfile.gettempdir()) / f"akosha-duckdb-{os.getpid()}"),
             }
         )
         con.execute("SET GLOBAL TimeZone = 'UTC'")
@@ -75,6 +80,9 @@ _idle: list[_Database] = []
 def translate(error: duckdb.Error, path: Path) -> AkoshaError:
     """The `AkoshaError` behind a DuckDB error while working on `path`."""
     text = str(error)
+    if isinstance(error, duckdb.OutOfMemoryException):
+        message = f"DuckDB needs more than its {MEMORY_BYTES >> 20} MiB for this step: {text.splitlines()[0][:200]}"
+        return RetryableError(message, path=str(path))
     if any(words in text.lower() for words in _FULL):
         message = "no room left on the disk behind AKOSHA_CACHE_DIR; free space or point the setting elsewhere"
         return DiskFullError(message, setting="AKOSHA_CACHE_DIR", path=str(path))

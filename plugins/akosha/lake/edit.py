@@ -22,14 +22,15 @@ from numpy.typing import NDArray
 from akosha.errors import CommitConflictError, IntegrityError
 from akosha.lake import files, layout, removals
 from akosha.lake.commits import Change, Commit, FileEntry, KeyFile, Removal, Tier
-from akosha.lake.files import MAX_ROWS, MAX_TEXT_BYTES, ROW
+from akosha.lake.files import MAX_ROWS, ROW
 from akosha.lake.lake import Lake
 from akosha.lake.objects import ObjectStore
 from akosha.lake.schemas import BY_TIER, KEYS
 from akosha.lake.shard_log import Writer
 
 FAN_IN: Final = 8
-MAX_MERGED_BYTES: Final = 128 << 20
+MAX_PENDING_BYTES: Final = 128 << 20  # Arrow bytes that wait for their file: a task stays below 1 GiB
+MAX_MERGED_BYTES: Final = 64 << 20
 MODEL: Final = "embedding_model"
 ORDER: Final = [(name, "ascending") for name in ("system_id", "created_at", "source_table", "record_id")]
 
@@ -65,7 +66,7 @@ class ShardEdit:
         edit.pending.append(table.select(BY_TIER[tier].names).cast(BY_TIER[tier]))
         edit.pending_rows += table.num_rows
         edit.pending_bytes += table.nbytes
-        if edit.pending_rows > MAX_ROWS or edit.pending_bytes > MAX_TEXT_BYTES:
+        if edit.pending_rows > MAX_ROWS or edit.pending_bytes > MAX_PENDING_BYTES:
             *full, rest = files.pieces(pa.concat_tables(edit.pending))
             self._added += [self._write(tier, rows) for rows in full]
             edit.pending, edit.pending_rows, edit.pending_bytes = [rest], rest.num_rows, rest.nbytes
@@ -76,16 +77,32 @@ class ShardEdit:
             edit = self._tiers.setdefault(entry.tier, _TierEdit())
             edit.drops.setdefault(entry.path, (entry, []))[1].append(rows)
 
-    def set_keys(self, system_id: str, table: pa.Table, *, newest: datetime) -> None:
-        """Replace the key file of a system by `table` (schema ``KEYS``, any order).
+    def set_keys(self, system_id: str, table: pa.Table, *, newest: datetime, file_sha256: str = "") -> None:
+        """Replace the key file of a system by `table` (schema ``KEYS``, sorted by source_table, record_id).
 
-        `newest` is the manifest time of the upload that is applied, UTC; an earlier one leaves the key file's own.
+        Args:
+            system_id: whose.
+            table: may be memory-mapped: it is written and verified piece by piece.
+            newest: manifest time of the upload that is applied, UTC; an earlier one leaves the key file's own.
+            file_sha256: hex digest of that upload's database file.
         """
-        ordered = table.sort_by([("source_table", "ascending"), ("record_id", "ascending")]).cast(KEYS)
-        path, sha256, size = self._stage("keys", ordered.combine_chunks(), self._lake.store)
-        before = self.head.keys.get(system_id)
-        newest_manifest = max(newest.isoformat(), before.newest_manifest if before else "")
-        self._keys.append((before, KeyFile(system_id, path, ordered.num_rows, size, sha256, newest_manifest)))
+        path, sha256, size = self._stage("keys", table.cast(KEYS), self._lake.store)
+        self._replace_keys(KeyFile(system_id, path, table.num_rows, size, sha256, newest.isoformat(), file_sha256))
+
+    def confirm_keys(self, system_id: str, *, newest: datetime, file_sha256: str = "") -> None:
+        """Note that a newer upload of a system holds the keys that its newest one held: the key file stays."""
+        before = self.head.keys[system_id]
+        self._replace_keys(replace(before, newest_manifest=newest.isoformat(), newest_file_sha256=file_sha256))
+
+    def _replace_keys(self, after: KeyFile) -> None:
+        before = self.head.keys.get(after.system_id)
+        if before is not None and before.newest_manifest > after.newest_manifest:
+            after = replace(after, newest_manifest=before.newest_manifest, newest_file_sha256=before.newest_file_sha256)
+        elif before is not None and before.newest_manifest == after.newest_manifest:
+            # Two uploads of one instant: a rule that does not depend on their order.
+            after = replace(after, newest_file_sha256=max(before.newest_file_sha256, after.newest_file_sha256))
+        if after != before:
+            self._keys.append((before, after))
 
     def stage(self) -> None:
         """Write, verify and upload everything that is pending; nothing is visible yet."""

@@ -11,6 +11,7 @@ SHARDS: Final = 256
 LAKE: Final = "lake.json"
 POLICY_PREFIX: Final = "policy/"
 LAST_VERSION: Final = 99_999_999
+REFUSED_ROWS_MARK: Final = ".refused.json"
 QUARANTINE_MARK: Final = ".quarantined.json"
 _COMMIT = re.compile(r"^shards/(\d{3})/commits/(\d{8})-(\d{8})\.json$")
 
@@ -75,6 +76,11 @@ def memo_key(shard: int, date: str, manifest_key: str, etag: str) -> str:
     """
     name = hashlib.sha256(f"{manifest_key}\n{etag}".encode("utf-8", "surrogatepass")).hexdigest()
     return f"uploads/{shard:03d}/{date}/{name}.json"
+
+
+def refused_rows_key(memo: str) -> str:
+    """Where the rows of an upload are listed that the quality rules refused, beside its memo."""
+    return memo.removesuffix(".json") + REFUSED_ROWS_MARK
 
 
 def quarantine_key(memo: str) -> str:

@@ -16,13 +16,18 @@ DEFAULT_ID = "policy-default-v1"
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What ages when. `audit_share` is the share of archived records whose FLOAT vector is kept, 0-1."""
+    """What ages when, and what uploads may do.
+
+    `audit_share` is the share of archived records whose FLOAT vector is kept, 0-1. `delete_absent` are the systems whose
+    records go away when their newest upload lacks them.
+    """
 
     number: int
     hot_days: int
     warm_days: int
     audit_share: float
     vector_wait_days: int
+    delete_absent: frozenset[str] = frozenset()
 
     def hot_cutoff(self, as_of: datetime) -> datetime:
         """Records created before this leave hot."""
@@ -56,6 +61,9 @@ def read_policy(store: ObjectStore, settings: Settings) -> Policy:
         warm_days=settings.warm_days if warm is None else int(warm),
         audit_share=float(document["audit_share"]),
         vector_wait_days=settings.vector_wait_days,
+        delete_absent=frozenset(
+            system_id for system_id, own in document.get("systems", {}).items() if own.get("delete_absent", False)
+        ),
     )
 
 

@@ -68,9 +68,13 @@ KEYS: Final = pa.schema(
         pa.field("source_table", pa.string(), nullable=False),
         pa.field("record_id", pa.string(), nullable=False),
         _DIGEST,
+        pa.field("details_sha256", pa.binary(), nullable=False),
+        pa.field("has_vector", pa.bool_(), nullable=False),
         *_TIME_FIELDS,
         pa.field("time_manifest", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("first_manifest", pa.timestamp("us", tz="UTC"), nullable=False),
         pa.field("applied_manifest", pa.timestamp("us", tz="UTC"), nullable=False),
+        pa.field("in_newest", pa.bool_(), nullable=False),
         pa.field("bookkeeping", pa.string(), nullable=False),
     ]
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -24,6 +26,11 @@ def content_digest(text: str) -> bytes:
 def content_digests(texts: Sequence[str]) -> list[bytes]:
     """`content_digest` of every text, in order."""
     return [sha256(text.encode("utf-8")).digest() for text in texts]
+
+
+def utf8_digests(texts: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """SHA-256 of each text of a string column, as binary; the bytes are hashed where they lie, nothing is decoded."""
+    return pa.array([sha256(text).digest() for text in texts.cast(pa.binary()).to_pylist()], pa.binary())
 
 
 def set_digest(digests: Iterable[bytes]) -> bytes:

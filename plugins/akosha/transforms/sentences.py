@@ -40,7 +40,7 @@ def sentences(text: str) -> list[str]:
     """
     found: list[str] = []
     for paragraph in _paragraphs(without_fences(text)):
-        found.extend(shorten(sentence) for sentence in _split(paragraph) if _WORD.search(sentence))
+        found += [shorten(sentence) for sentence in _split(paragraph) if _WORD.search(sentence)]
     return found
 
 
@@ -66,12 +66,14 @@ def _paragraphs(text: str) -> list[str]:
     lines: list[str] = []
     for line in text.split("\n"):
         content = line.strip()
-        marker = _MARKER.match(line) if content else None
+        # Most lines begin with a letter, which neither a marker nor what is not prose does.
+        special = content and not content[0].isalpha()
+        marker = _MARKER.match(line) if special else None
         if not content or marker or (lines and len(lines[-1]) < _WRAPPED_CHARACTERS):
             if lines:
                 paragraphs.append(" ".join(lines))
             lines = []
-        if content and not _NOT_PROSE.match(line):
+        if content and not (special and _NOT_PROSE.match(line)):
             lines.append(line[marker.end() :].strip() if marker else content)
     if lines:
         paragraphs.append(" ".join(lines))

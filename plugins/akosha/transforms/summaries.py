@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
-from math import sqrt
+from itertools import chain
+from math import inf, sqrt
 from typing import TYPE_CHECKING
 
 from akosha.transforms.sentences import sentences, shorten
@@ -74,7 +75,7 @@ def _summary(text: str) -> Summary:
     if not found:
         line = _first_line(text)
         return Summary(line, line)
-    chosen = _choose([_words(sentence) for sentence in found])
+    chosen = _choose(found)
     return Summary(" ".join(found[index] for index in sorted(chosen)), found[chosen[0]])
 
 
@@ -83,34 +84,43 @@ def _first_line(text: str) -> str:
     return next((shorten(line) for line in lines if line and not line.startswith(("```", "~~~"))), "")
 
 
-def _words(sentence: str) -> list[str]:
-    return [word for word in _TOKEN.findall(sentence.lower()) if word not in _STOP_WORDS]
-
-
-def _choose(words: list[list[str]]) -> list[int]:
+def _choose(found: list[str]) -> list[int]:
     """Indices of up to three sentences, the best one first."""
-    counts = Counter[str]()
-    for listed in words:
-        counts.update(listed)
-    sets = [frozenset(listed) for listed in words]
-    relevance = _relevance(sets, counts)
-    redundancy = [0.0] * len(sets)
-    left = list(range(len(sets)))
-    chosen: list[int] = []
+    words = [_TOKEN.findall(sentence.lower()) for sentence in found]
+    counts: dict[str, int] = dict(Counter(chain.from_iterable(words)))
+    for word in _STOP_WORDS.intersection(counts):
+        del counts[word]
+    sets = [frozenset(listed) - _STOP_WORDS for listed in words]
+    most = [RELEVANCE_WEIGHT * score for score in _relevance(sets, counts)]
+    # Redundancy only lowers a score: in this order the search ends where nothing further can win.
+    left = sorted(range(len(sets)), key=lambda index: (-most[index], index))
+    chosen = [left.pop(0)]
     while left and len(chosen) < SENTENCES:
-        best = max(left, key=lambda i: (RELEVANCE_WEIGHT * relevance[i] - (1 - RELEVANCE_WEIGHT) * redundancy[i], -i))
+        best = _next(left, most, sets, chosen)
         chosen.append(best)
         left.remove(best)
-        for index in left:
-            redundancy[index] = max(redundancy[index], _overlap(sets[index], sets[best]))
     return chosen
 
 
-def _relevance(sets: list[frozenset[str]], counts: Counter[str]) -> list[float]:
+def _next(left: list[int], most: list[float], sets: list[frozenset[str]], chosen: list[int]) -> int:
+    """The sentence that says most and repeats least of what is chosen already; ties go to the earlier one."""
+    best, best_score = left[0], -inf
+    for index in left:
+        if most[index] < best_score:
+            break
+        repeated = max([_overlap(sets[index], sets[other]) for other in chosen])
+        score = most[index] - (1 - RELEVANCE_WEIGHT) * repeated
+        if score > best_score or (score == best_score and index < best):
+            best, best_score = index, score
+    return best
+
+
+def _relevance(sets: list[frozenset[str]], counts: dict[str, int]) -> list[float]:
     """Cosine between each sentence's words and the text's word counts, lowered for stubs, raised for the opening."""
-    length = sqrt(sum(count * count for count in counts.values())) or 1.0
+    length = sqrt(sum([count * count for count in counts.values()])) or 1.0
+    count_of = counts.__getitem__
     scores = [
-        sum(map(counts.__getitem__, words)) / (sqrt(len(words) or 1) * length) * min(1.0, len(words) / FULL_WORDS)
+        sum(map(count_of, words)) / (sqrt(len(words) or 1) * length) * min(1.0, len(words) / FULL_WORDS)
         for words in sets
     ]
     scores[0] *= OPENING_WEIGHT

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
 EVIDENCE: Final = ("id", "extracted_at", "offset", "manifest", "none")
@@ -52,12 +54,33 @@ class InferredTimes:
     offsets: tuple[OffsetUsed, ...]
 
 
-def time_in_id(ids: list[str], latest_us: int | None = None) -> NDArray[np.int64]:
+@dataclass(frozen=True, slots=True)
+class IdTimes:
+    """What ids say of time.
+
+    Attributes:
+        times_us: UTC microseconds, int64 ``(n,)``; `NAT` for an id without one.
+        bare: whether the id is 32 characters without dashes, bool ``(n,)``: a digest may look like a time there.
+    """
+
+    times_us: NDArray[np.int64]
+    bare: NDArray[np.bool_]
+
+
+def times_in_ids(batches: Iterable[list[str]]) -> IdTimes:
+    """The times inside ids that come in batches, so that the ids need never be in memory at once."""
+    times, bare = [np.empty(0, np.int64)], [np.empty(0, np.bool_)]
+    for ids in batches:
+        times.append(time_in_id(ids))
+        bare.append(np.fromiter((len(text) == _UUID_CHARACTERS for text in ids), np.bool_, len(ids)))
+    return IdTimes(np.concatenate(times), np.concatenate(bare))
+
+
+def time_in_id(ids: list[str]) -> NDArray[np.int64]:
     """The time inside ULIDs (26 Crockford characters) and UUIDv7s (hex, with or without dashes).
 
     Args:
         ids: record ids of any form.
-        latest_us: later times are not believed, UTC microseconds.
 
     Returns:
         UTC microseconds (whole milliseconds), int64 ``(n,)``; `NAT` for every other id and for times before 2015.
@@ -69,13 +92,11 @@ def time_in_id(ids: list[str], latest_us: int | None = None) -> NDArray[np.int64
     uuids = np.flatnonzero((lengths == _UUID_CHARACTERS) | (lengths == _UUID_CHARACTERS + 4))
     times[uuids] = _uuid7_times([ids[i].replace("-", "") for i in uuids])
     times[times < EARLIEST_US] = NAT
-    if latest_us is not None:
-        times[times > latest_us] = NAT
     return times
 
 
 def infer_times(
-    ids: list[str],
+    in_ids: IdTimes,
     local_us: NDArray[np.int64],
     extracted_us: NDArray[np.int64],
     manifest_us: int,
@@ -89,20 +110,20 @@ def infer_times(
     time.
 
     Args:
-        ids: record ids, n of them.
+        in_ids: what the n record ids say.
         local_us: naive local time as microseconds, int64 ``(n,)``; `NAT` = unknown.
         extracted_us: metadata.extracted_at, UTC microseconds, int64 ``(n,)``; `NAT` = unknown.
         manifest_us: manifest time, UTC microseconds; no inferred time lies after it.
         checkpoint_us: further known UTC times that only serve as anchors, like `extracted_us`.
     """
     latest = manifest_us + FUTURE_US
-    from_id = _consistent(ids, time_in_id(ids, latest), local_us)
+    from_id = _consistent(in_ids, latest, local_us)
     extracted = _believable(extracted_us, latest)
     known = np.where(from_id != NAT, from_id, extracted)
     anchors = known if checkpoint_us is None else np.where(known != NAT, known, _believable(checkpoint_us, latest))
 
-    created = np.full(len(ids), manifest_us, dtype=np.int64)
-    evidence = np.full(len(ids), NONE, dtype=np.uint8)
+    created = np.full(len(local_us), manifest_us, dtype=np.int64)
+    evidence = np.full(len(local_us), NONE, dtype=np.uint8)
     has_local = local_us != NAT
     offsets: tuple[OffsetUsed, ...] = ()
     if has_local.any():
@@ -164,19 +185,16 @@ def _believable(times: NDArray[np.int64], latest_us: int) -> NDArray[np.int64]:
     return np.where((times >= EARLIEST_US) & (times <= latest_us), times, NAT)
 
 
-def _consistent(ids: list[str], times: NDArray[np.int64], local_us: NDArray[np.int64]) -> NDArray[np.int64]:
-    """`times` without those of bare hex ids that no zone can reconcile with the row's local time.
+def _consistent(in_ids: IdTimes, latest_us: int, local_us: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Times inside ids up to `latest_us`, without those of bare hex ids that no zone can reconcile with the row's local time.
 
     Older clients use MD5 digests as ids; one in 64 looks like a UUIDv7.
     """
-    rows = np.flatnonzero((times != NAT) & (local_us != NAT))
-    bare = np.fromiter((len(ids[i]) == _UUID_CHARACTERS for i in rows), dtype=bool, count=len(rows))
-    rows = rows[bare]
-    offset = local_us[rows] - times[rows]
+    times = in_ids.times_us
+    offset = local_us - times  # of no meaning where either is unknown
     wrong = (offset < SMALLEST_OFFSET_US - HOUR_US) | (offset > LARGEST_OFFSET_US + HOUR_US)
-    result = times.copy()
-    result[rows[wrong]] = NAT
-    return result
+    wrong &= in_ids.bare & (local_us != NAT)
+    return np.where(wrong | (times > latest_us), NAT, times)
 
 
 def _ulid_times(ids: list[str]) -> NDArray[np.int64]:

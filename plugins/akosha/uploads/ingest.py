@@ -10,60 +10,109 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import zip_longest
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from akosha.errors import CommitConflictError, InvalidUploadError, ObjectMissingError
-from akosha.lake.commits import Commit
+from akosha.lake.commits import Commit, KeyFile
 from akosha.lake.edit import ShardEdit, edit_shard
-from akosha.lake.files import ROW
 from akosha.lake.lake import Lake
 from akosha.lake.locate import locate
+from akosha.lake.policy import Policy
 from akosha.lake.provenance import about
 from akosha.lake.shard_log import Writer
-from akosha.uploads.derive import hot_rows
+from akosha.uploads.amend import amend, amendments
+from akosha.uploads.derive import hot_rows, provenance_of
 from akosha.uploads.memos import APPLIED, QUARANTINED, UNCHANGED, UploadRef, write_memo
-from akosha.uploads.prepare import PreparedUpload, Source, prepare
+from akosha.uploads.prepare import FetchedUpload, PreparedUpload, Source, fetch, read_keys
+from akosha.uploads.refused import RefusedRows, write_refused_rows
 from akosha.uploads.sandbox import Sandbox
-from akosha.uploads.upsert import UpsertPlan, plan_upsert
+from akosha.uploads.sources import RowFaults
+from akosha.uploads.texts import WantedRows, wanted_rows
+from akosha.uploads.upsert import COUNTED, Rules, Snapshot, UpsertPlan, plan_upsert
 
 log = logging.getLogger(__name__)
 
 OPERATION: Final = "ingest"
 MAX_REPLANS: Final = 5
+ROUND_UPLOADS: Final = 64  # that share a commit
+ROUND_BYTES: Final = 256 << 20  # packed, as listed: what a round keeps on the local disk
 
 
 @dataclass(slots=True)
 class IngestOutcome:
-    """What a job did with the uploads of one shard: numbers of uploads and of records, and why some were set aside."""
+    """What a job did with the uploads of one shard: numbers of uploads and of records, and why some were set aside.
+
+    `repeated` uploads hold the same database file as the one before and were not opened.
+    """
 
     shard: int
     uploads: int = 0
     applied: int = 0
     unchanged: int = 0
+    repeated: int = 0
     quarantined: int = 0
     deferred: int = 0
     rows_read: int = 0
     refused_rows: int = 0
+    dropped_vectors: int = 0
     new: int = 0
     changed: int = 0
+    kept: int = 0
+    gone: int = 0
     retimed: int = 0
+    amended: int = 0
     older: int = 0
     commits: int = 0
     reasons: list[dict[str, str]] = field(default_factory=list)
 
 
+@dataclass(slots=True)
+class _Upload:
+    """An upload on its way: fetched, read when that turns out to be needed, refused when it breaks its contract."""
+
+    fetched: FetchedUpload
+    prepared: PreparedUpload | None = None
+    plan: UpsertPlan | None = None
+    refused_rows: RefusedRows | None = None
+    vectors: RowFaults = field(default_factory=RowFaults)
+
+    @property
+    def ref(self) -> UploadRef:
+        return self.fetched.ref
+
+    @property
+    def changes(self) -> bool:
+        """Whether the key file changes, and so a commit names it."""
+        return self.plan is not None and self.plan.keys is not None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the memo and the commit say of it."""
+        facts = dict(self.fetched.facts)
+        if self.prepared is not None:
+            examples = self.prepared.faults.examples | self.vectors.examples
+            facts |= self.prepared.facts | {"dropped_vectors": self.vectors.dropped_vectors, "examples": examples}
+        if self.refused_rows is not None:
+            facts["refused_rows"] = self.refused_rows.document()
+        return facts
+
+
 @dataclass(frozen=True, slots=True)
 class Ingester:
-    """A job at work: the lake, where uploads come from, a running sandbox, and who commits."""
+    """A job at work: the lake, where uploads come from, a running sandbox, who commits, and whether nothing is skipped."""
 
     lake: Lake
     source: Source
     sandbox: Sandbox
     writer: Writer
+    force: bool = False
 
     def ingest_shard(self, shard: int, refs: Sequence[UploadRef]) -> IngestOutcome:
         """Take in uploads of one shard, oldest first; broken ones are quarantined and do not disturb the others.
@@ -72,30 +121,23 @@ class Ingester:
             RetryableError: the store or the disk failed; what was committed stays, the rest comes again.
         """
         outcome = IngestOutcome(shard, uploads=len(refs))
+        policy = self.lake.policy()
         for round_refs in rounds(refs):
             with ExitStack() as stack:
-                prepared = [
-                    upload
-                    for upload in (self._prepare(ref, outcome, stack) for ref in round_refs)
-                    if upload is not None
-                ]
-                if prepared:
-                    self._apply(shard, prepared, outcome)
+                fetched = [self._fetch(ref, outcome, stack) for ref in round_refs]
+                uploads = [_Upload(upload) for upload in fetched if upload is not None]
+                self._apply(shard, uploads, policy, outcome)
         return outcome
 
-    def _prepare(self, ref: UploadRef, outcome: IngestOutcome, stack: ExitStack) -> PreparedUpload | None:
+    def _fetch(self, ref: UploadRef, outcome: IngestOutcome, stack: ExitStack) -> FetchedUpload | None:
         folder = stack.enter_context(self.lake.cache.scratch())
         try:
-            upload = prepare(self.source, self.sandbox, ref, folder, max_bytes=self.lake.settings.sandbox_max_bytes)
+            return fetch(self.source, ref, folder, max_bytes=self.lake.settings.sandbox_max_bytes)
         except InvalidUploadError as error:
             self._quarantine(ref, error, outcome)
-            return None
         except ObjectMissingError:
             outcome.deferred += 1  # replaced or removed while it was read: the next listing tells which
-            return None
-        outcome.rows_read += upload.incoming.num_rows
-        outcome.refused_rows += sum(upload.facts["refused"].values())
-        return upload
+        return None
 
     def _quarantine(self, ref: UploadRef, error: InvalidUploadError, outcome: IngestOutcome) -> None:
         facts = {
@@ -109,117 +151,167 @@ class Ingester:
         outcome.reasons.append({"upload": ref.manifest_key, "reason": error.reason, "message": error.message})
         log.info("quarantined upload=%r reason=%s message=%r", ref.manifest_key, error.reason, error.message)
 
-    def _apply(self, shard: int, uploads: Sequence[PreparedUpload], outcome: IngestOutcome) -> None:
-        for attempt in range(MAX_REPLANS):
+    def _apply(self, shard: int, uploads: list[_Upload], policy: Policy, outcome: IngestOutcome) -> None:
+        """Commit one round. An upload that turns out to be broken leaves it; a lost race plans it again."""
+        attempts = 0
+        while uploads:
             head = self.lake.shard(shard).head()
             try:
-                commit, plans = self._commit(head, uploads)
+                commit = self._commit(head, uploads, policy)
             except CommitConflictError:
-                if attempt == MAX_REPLANS - 1:
+                attempts += 1
+                if attempts == MAX_REPLANS:
                     raise
+            except _BrokenUpload as broken:
+                uploads.remove(broken.upload)
+                self._quarantine(broken.upload.ref, broken.error, outcome)
             else:
                 outcome.commits += commit.version > head.version
-                self._record(commit, uploads, plans, outcome)
+                for upload in uploads:
+                    self._record(commit, upload, outcome)
                 return
 
-    def _commit(self, head: Commit, uploads: Sequence[PreparedUpload]) -> tuple[Commit, list[UpsertPlan]]:
-        plans: list[UpsertPlan] = []
+    def _commit(self, head: Commit, uploads: Sequence[_Upload], policy: Policy) -> Commit:
         with edit_shard(self.lake, head, about()) as edit:
             for upload in uploads:
-                plan = plan_upsert(
-                    self.lake.keys(head.keys.get(upload.ref.system_id)),
-                    upload.incoming,
-                    manifest_time=upload.manifest.timestamp,
-                    ambiguous=upload.ref.system_id in self.lake.settings.ambiguous,
-                )
-                plans.append(plan)
-                self._stage(edit, upload, plan)
-            counts = {
-                "new": sum(plan.new for plan in plans),
-                "changed": sum(plan.changed for plan in plans),
-                "retimed": sum(plan.retimed.num_rows for plan in plans),
-            }
-            documents = tuple(
-                _upload_document(*pair) for pair in zip(uploads, plans, strict=True) if pair[1].keys is not None
-            )
-            commit = edit.publish(OPERATION, self.writer, counts=counts, uploads=documents)
-        return commit, plans
+                try:
+                    self._stage(edit, upload, policy)
+                except InvalidUploadError as error:
+                    raise _BrokenUpload(upload, error) from error
+            plans = [upload.plan for upload in uploads if upload.plan is not None]
+            counts = {name: sum(plan.counts[name] for plan in plans) for name in COUNTED}
+            documents = tuple(_upload_document(upload) for upload in uploads if upload.changes)
+            return edit.publish(OPERATION, self.writer, counts=counts, uploads=documents)
 
-    def _stage(self, edit: ShardEdit, upload: PreparedUpload, plan: UpsertPlan) -> None:
-        if plan.keys is None:
+    def _stage(self, edit: ShardEdit, upload: _Upload, policy: Policy) -> None:
+        system_id, fetched = upload.ref.system_id, upload.fetched
+        entry = edit.head.keys.get(system_id)
+        newest = fetched.manifest.timestamp
+        upload.plan = None
+        if not self.force and _repeats(fetched, entry):
+            edit.confirm_keys(system_id, newest=newest, file_sha256=fetched.file_sha256)
             return
-        system_id = upload.ref.system_id
-        edit.set_keys(system_id, plan.keys, newest=upload.manifest.timestamp)
-        for rows in hot_rows(upload, plan.rows):
-            edit.put("hot", rows)
-        replaced = _with_system(plan.replaced, system_id)
-        for entry, numbers in locate(self.lake, edit.head, replaced, "hot", "warm", "cold", "archive"):
-            edit.drop(entry, numbers)
-        self._retime(edit, _with_system(plan.retimed, system_id))
+        if upload.prepared is None:
+            upload.prepared = read_keys(fetched, self.sandbox)
+        upload.refused_rows = write_refused_rows(self.lake.store, upload.prepared)
+        if not upload.prepared.arrived.num_rows:
+            return  # an empty or stale copy says nothing, least of all of absence
+        upload.plan = plan = self._plan(upload.prepared, entry, policy)
+        if plan.keys is None:
+            if plan.is_newest:
+                edit.confirm_keys(system_id, newest=newest, file_sha256=fetched.file_sha256)
+            return
+        edit.set_keys(system_id, plan.keys, newest=newest, file_sha256=fetched.file_sha256)
+        details = self._put_new(edit, upload, upload.prepared, plan.rows)
+        for file, numbers in locate(
+            self.lake, edit.head, _with_system(plan.retired, system_id), "hot", "warm", "cold", "archive"
+        ):
+            edit.drop(file, numbers)
+        amend(self.lake, edit, system_id, amendments(plan.amended, details))
 
-    def _retime(self, edit: ShardEdit, retimed: pa.Table) -> None:
-        """Give live records their better time: same tier, same row, new created_at and evidence."""
-        better = {
-            (row["source_table"], row["record_id"]): (row["created_at"], row["time_evidence"])
-            for row in retimed.to_pylist()
-        }
-        for entry, numbers in locate(self.lake, edit.head, retimed, "hot", "warm", "cold", "archive"):
-            rows = self.lake.rows(entry)
-            rows = rows.filter(pa.array(np.isin(rows.column(ROW).to_numpy(), numbers)))
-            keys = zip(rows.column("source_table").to_pylist(), rows.column("record_id").to_pylist(), strict=True)
-            values = [better[key] for key in keys]
-            for name, column in zip(("created_at", "time_evidence"), zip(*values, strict=True), strict=True):
-                if name in rows.column_names:
-                    at = rows.schema.get_field_index(name)
-                    rows = rows.set_column(at, rows.schema.field(name), pa.array(column, rows.schema.field(name).type))
-            edit.put(entry.tier, rows)
-            edit.drop(entry, numbers)
+    def _plan(self, upload: PreparedUpload, entry: KeyFile | None, policy: Policy) -> UpsertPlan:
+        system_id = upload.fetched.ref.system_id
+        live = Snapshot()
+        if entry is not None:
+            path = self.lake.cache.path_of(self.lake.store, entry.path, entry.sha256)
+            live = Snapshot(path, datetime.fromisoformat(entry.newest_manifest))
+        rules = Rules(
+            ambiguous=system_id in self.lake.settings.ambiguous,
+            delete_absent=system_id in policy.delete_absent,
+        )
+        folder = Path(mkdtemp(prefix="plan-", dir=upload.fetched.folder))
+        return plan_upsert(live, upload.arrived, folder, manifest_time=upload.fetched.manifest.timestamp, rules=rules)
 
-    def _record(
-        self, commit: Commit, uploads: Sequence[PreparedUpload], plans: Sequence[UpsertPlan], outcome: IngestOutcome
-    ) -> None:
-        for upload, plan in zip(uploads, plans, strict=True):
-            applied = plan.keys is not None
-            facts = {**upload.facts, **_numbers(plan), **self._who(), "version": commit.version if applied else None}
-            write_memo(self.lake.store, upload.ref, APPLIED if applied else UNCHANGED, facts)
-            outcome.applied += applied
-            outcome.unchanged += not applied
-            outcome.new += plan.new
-            outcome.changed += plan.changed
-            outcome.retimed += plan.retimed.num_rows
-            outcome.older += plan.older
+    def _put_new(
+        self, edit: ShardEdit, upload: _Upload, prepared: PreparedUpload, wanted: pa.Table
+    ) -> list[WantedRows]:
+        """Put new and changed records into hot; returns the rows whose details live records take."""
+        provenance = provenance_of(upload.fetched)
+        upload.vectors = RowFaults()
+        details = []
+        for rows in wanted_rows(prepared, wanted, self.sandbox, upload.vectors):
+            revision = rows.wanted.column("is_revision")
+            if pc.all(revision).as_py():
+                edit.put("hot", hot_rows(upload.fetched.ref.system_id, rows, provenance))
+                continue
+            details.append(rows.where(pc.invert(revision)))
+            edit.put("hot", hot_rows(upload.fetched.ref.system_id, rows.where(revision), provenance))
+        return details
+
+    def _record(self, commit: Commit, upload: _Upload, outcome: IngestOutcome) -> None:
+        numbers = _numbers(upload)
+        facts = {**upload.facts, **numbers, **self._who(), "version": commit.version if upload.changes else None}
+        write_memo(self.lake.store, upload.ref, APPLIED if upload.changes else UNCHANGED, facts)
+        outcome.applied += upload.changes
+        outcome.unchanged += not upload.changes
+        outcome.repeated += upload.prepared is None
+        for name in COUNTED:
+            setattr(outcome, name, getattr(outcome, name) + numbers[name])
+        outcome.kept += numbers["unchanged"]
+        if upload.prepared is not None:
+            outcome.rows_read += sum(table.rows for table in upload.prepared.reading.tables)
+            outcome.refused_rows += sum(upload.prepared.faults.refused.values())
+            outcome.dropped_vectors += sum(upload.vectors.dropped_vectors.values())
 
     def _who(self) -> dict[str, str]:
         return {"run_id": self.writer.run_id, "at": self.writer.now.isoformat()}
 
 
+class _BrokenUpload(Exception):
+    """One upload of a round breaks its contract."""
+
+    def __init__(self, upload: _Upload, error: InvalidUploadError) -> None:
+        super().__init__(error.message)
+        self.upload = upload
+        self.error = error
+
+
 def rounds(refs: Sequence[UploadRef]) -> Iterator[list[UploadRef]]:
-    """Groups of uploads that may share a commit: at most one of each system, each system's oldest first."""
+    """Groups of uploads that may share a commit: at most one of each system, each system's oldest first.
+
+    A group has `ROUND_UPLOADS` at most, and `ROUND_BYTES` of packed bytes unless a single upload is larger.
+    """
     by_system: dict[str, list[UploadRef]] = defaultdict(list)
     for ref in sorted(refs, key=lambda ref: (ref.upload_id, ref.manifest_key)):
         by_system[ref.system_id].append(ref)
-    for group in zip_longest(*by_system.values()):
-        yield [ref for ref in group if ref is not None]
+    for peers in zip_longest(*by_system.values()):
+        group: list[UploadRef] = []
+        size = 0
+        for ref in peers:
+            if ref is None:
+                continue
+            if group and (len(group) == ROUND_UPLOADS or size + ref.packed_bytes > ROUND_BYTES):
+                yield group
+                group, size = [], 0
+            group.append(ref)
+            size += ref.packed_bytes
+        yield group
 
 
-def _upload_document(upload: PreparedUpload, plan: UpsertPlan) -> dict[str, Any]:
-    return {
+def _repeats(upload: FetchedUpload, entry: KeyFile | None) -> bool:
+    """Whether the system's newest upload applied held the same database file, and this one is newer."""
+    if entry is None or not upload.file_sha256 or upload.file_sha256 != entry.newest_file_sha256:
+        return False
+    return upload.manifest.timestamp >= datetime.fromisoformat(entry.newest_manifest)
+
+
+def _upload_document(upload: _Upload) -> dict[str, Any]:
+    document: dict[str, Any] = {
         "memo": upload.ref.memo_key,
         "manifest": upload.ref.manifest_key,
         "etag": upload.ref.etag,
-        "refused": upload.facts["refused"],
-        **_numbers(plan),
+        "refused": upload.prepared.faults.refused if upload.prepared else {},
+        **_numbers(upload),
     }
+    if upload.refused_rows is not None:
+        document["refused_rows"] = upload.refused_rows.document()
+    return document
 
 
-def _numbers(plan: UpsertPlan) -> dict[str, int]:
-    return {
-        "new": plan.new,
-        "changed": plan.changed,
-        "retimed": plan.retimed.num_rows,
-        "unchanged": plan.unchanged,
-        "older": plan.older,
-    }
+def _numbers(upload: _Upload) -> dict[str, int]:
+    if upload.plan is None:
+        return {**dict.fromkeys(COUNTED, 0), "unchanged": 0}
+    return dict(upload.plan.counts)
 
 
 def _with_system(rows: pa.Table, system_id: str) -> pa.Table:

@@ -1,27 +1,29 @@
-"""One upload, from its manifest to checked rows on local disk. Nothing here touches the lake."""
+"""One upload, from its manifest to checked keys on local disk. Nothing here touches the lake."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from akosha.errors import InvalidUploadError, ObjectMissingError
 from akosha.lake.objects import ObjectInfo, ObjectStore
-from akosha.transforms.digests import content_digests
-from akosha.transforms.times import EVIDENCE, InferredTimes
+from akosha.transforms.times import InferredTimes
 from akosha.uploads.container import Unpacked, unpack
 from akosha.uploads.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestFile, parse_manifest
 from akosha.uploads.memos import UploadRef
-from akosha.uploads.sandbox import Reading, Sandbox, TableReading
-from akosha.uploads.sources import RowFaults, read_batches, upload_times
-from akosha.uploads.upsert import INCOMING
+from akosha.uploads.sandbox import Reading, Sandbox
+from akosha.uploads.sources import RowFaults, key_batches, upload_times
+from akosha.uploads.upsert import ARRIVED, duplicates
 
 MICROSECOND: Final = timedelta(microseconds=1)
+BELIEVED_AHEAD: Final = timedelta(days=1)  # how far a client's clock may be ahead of the store's
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,35 +34,47 @@ class Source:
     prefix: str = ""
 
 
-@dataclass(slots=True)
-class PreparedUpload:
-    """An upload ready to be compared with the lake.
+@dataclass(frozen=True, slots=True)
+class FetchedUpload:
+    """An upload on local disk, unpacked and hashed, not opened yet.
 
     Attributes:
-        incoming: one row per accepted row, schema ``INCOMING``; texts stay on disk, see `batches`.
-        facts: what the memo will say of it: files, hashes, row counts, what was refused, offsets used.
+        database: the unpacked database in `folder`, or None when the upload has none.
+        file_sha256: hex SHA-256 of the unpacked database, "" without one.
+        facts: what the memo will say of it.
     """
 
     ref: UploadRef
     manifest: Manifest
-    reading: Reading
-    incoming: pa.Table
-    facts: dict[str, Any]
+    folder: Path
+    database: Path | None
     file_sha256: str
-
-    def batches(self) -> Iterator[tuple[TableReading, pa.RecordBatch]]:
-        """The accepted rows again, with their texts and vectors, in the order of `incoming`."""
-        for table in self.reading.tables:
-            for batch in read_batches(table):
-                yield table, batch
+    facts: dict[str, Any]
 
 
-def prepare(source: Source, sandbox: Sandbox, ref: UploadRef, folder: Path, *, max_bytes: int) -> PreparedUpload:
-    """Fetch, unpack, read in the sandbox, check, digest, and date one upload.
+@dataclass(frozen=True, slots=True)
+class PreparedUpload:
+    """An upload ready to be compared with the lake.
+
+    Attributes:
+        arrived: one row per accepted row, schema ``ARRIVED``, memory-mapped in part; texts stay on disk.
+        source_rows: the row number in its table of each accepted row, int64 ``(n,)``, by position.
+        faults: what the quality rules found.
+    """
+
+    fetched: FetchedUpload
+    reading: Reading
+    arrived: pa.Table
+    source_rows: NDArray[np.int64]
+    faults: RowFaults
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def fetch(source: Source, ref: UploadRef, folder: Path, *, max_bytes: int) -> FetchedUpload:
+    """Fetch, unpack and hash one upload.
 
     Args:
         source: where it lies.
-        sandbox: a running sandbox.
         ref: which upload.
         folder: a private folder for its files; must be empty.
         max_bytes: largest unpacked database that is read.
@@ -70,41 +84,97 @@ def prepare(source: Source, sandbox: Sandbox, ref: UploadRef, folder: Path, *, m
         ObjectMissingError: it changed while it was read; the next run sees the new one.
         RetryableError: the store or the disk failed; nothing is known about the upload.
     """
+    found = _require_unchanged(source.store, ref.manifest_key, ref.etag)
     full_key = f"{source.prefix}/{ref.manifest_key}" if source.prefix else ref.manifest_key
-    manifest = parse_manifest(full_key, _manifest_bytes(source.store, ref), source.prefix)
+    manifest = _dated(parse_manifest(full_key, _manifest_bytes(source.store, ref, found), source.prefix), found)
     facts: dict[str, Any] = {"manifest_time": manifest.timestamp.isoformat(), "notes": list(manifest.notes)}
     graph = manifest.knowledge_graph
     if graph is not None:
-        found = source.store.stat(_relative(graph, source))
+        listed = source.store.stat(_relative(graph, source))
         facts["knowledge_graph"] = {
             "path": graph.path,
-            "size_bytes": found.size_bytes if found else None,
-            "etag": found.etag if found else None,
+            "size_bytes": listed.size_bytes if listed else None,
+            "etag": listed.etag if listed else None,
             "read": False,
         }
-    reading, unpacked = Reading((), ()), Unpacked("", 0, 0)
+    database, file_sha256 = None, ""
     if manifest.reflection is not None:
-        reading, unpacked, facts["file"] = _read_database(source, sandbox, manifest.reflection, folder, max_bytes)
+        database = folder / "database.duckdb"
+        unpacked, facts["file"] = _fetch_database(source, manifest.reflection, database, max_bytes)
+        file_sha256 = unpacked.sha256
     _require_unchanged(source.store, ref.manifest_key, ref.etag)
+    return FetchedUpload(ref, manifest, folder, database, file_sha256, facts)
+
+
+def read_keys(fetched: FetchedUpload, sandbox: Sandbox) -> PreparedUpload:
+    """Read, check, digest and date the rows of a fetched upload. Reading it again gives the same.
+
+    Raises:
+        InvalidUploadError: it breaks its contract; it belongs in quarantine.
+        DiskFullError: no room on the local disk.
+    """
+    reading = Reading((), ())
+    if fetched.database is not None:
+        reading = sandbox.read(fetched.database, fetched.folder / "rows")
     faults = RowFaults()
-    manifest_us = _microseconds(manifest)
-    times, slices = upload_times(reading, manifest_us)
-    incoming = pa.concat_tables([INCOMING.empty_table(), *_incoming(reading, times, slices, faults)])
-    facts["rows"] = incoming.num_rows
-    facts["tables"] = {table.name: table.rows for table in reading.tables}
-    facts["ignored_tables"] = list(reading.ignored)
-    facts["refused"], facts["dropped_vectors"] = faults.refused, faults.dropped_vectors
-    facts["examples"] = faults.examples
-    facts["utc_offsets"] = [
-        {"minutes": used.offset_us // 60_000_000, "evidence": used.evidence, "support": used.support}
-        for used in times.offsets
-    ]
-    return PreparedUpload(ref, manifest, reading, incoming, facts, unpacked.sha256)
+    times = upload_times(reading, (fetched.manifest.timestamp - datetime(1970, 1, 1, tzinfo=UTC)) // MICROSECOND)
+    arrived = pa.concat_tables([ARRIVED.empty_table(), *_arrived(reading, times, faults)])
+    source_rows = [np.empty(0, np.int64)]
+    for table in reading.tables:
+        source_rows += [batch.column("source_row").to_numpy() for batch in key_batches(table)]
+    arrived = _once(arrived, np.concatenate(source_rows), fetched.folder, faults)
+    facts = {
+        "rows": arrived.num_rows,
+        "tables": {table.name: table.rows for table in reading.tables},
+        "ignored_tables": list(reading.ignored),
+        "refused": faults.refused,
+        "utc_offsets": [
+            {"minutes": used.offset_us // 60_000_000, "evidence": used.evidence, "support": used.support}
+            for used in times.offsets
+        ],
+    }
+    return PreparedUpload(fetched, reading, arrived, np.concatenate(source_rows), faults, facts)
 
 
-def _manifest_bytes(store: ObjectStore, ref: UploadRef) -> bytes:
+def _arrived(reading: Reading, times: InferredTimes, faults: RowFaults) -> Iterator[pa.Table]:
+    position = 0
+    for table in reading.tables:
+        for batch in key_batches(table, faults):
+            rows = slice(position, position + batch.num_rows)
+            columns = {name: batch.column(name) for name in ARRIVED.names if name in batch.schema.names} | {
+                "position": pa.array(np.arange(rows.start, rows.stop, dtype=np.int64)),
+                "source_table": pa.repeat(pa.scalar(table.name, pa.string()), batch.num_rows),
+                "created_at": pa.array(times.created_us[rows], pa.timestamp("us", tz="UTC")),
+                "rank": pa.array(times.evidence[rows].astype(np.int8)),
+            }
+            yield pa.table([columns[name] for name in ARRIVED.names], schema=ARRIVED)
+            position = rows.stop
+
+
+def _once(arrived: pa.Table, source_rows: NDArray[np.int64], folder: Path, faults: RowFaults) -> pa.Table:
+    """`arrived` without rows whose key comes again: the row written last is taken, the others are refused."""
+    repeated = duplicates(arrived, folder)
+    if not repeated.num_rows:
+        return arrived
+    positions = repeated.column("position").to_numpy()
+    for position, row in zip(positions.tolist(), repeated.to_pylist(), strict=True):
+        faults.refuse(row["source_table"], "duplicate-key", [int(source_rows[position])], [row["record_id"]])
+    kept = np.ones(arrived.num_rows, dtype=bool)
+    kept[positions] = False
+    return arrived.filter(pa.array(kept))
+
+
+def _dated(manifest: Manifest, found: ObjectInfo) -> Manifest:
+    """`manifest` with a time that can be: a clock that runs ahead must not outrank every later upload of its system."""
+    latest = found.modified.astimezone(UTC) + BELIEVED_AHEAD
+    if manifest.timestamp <= latest:
+        return manifest
+    note = f"its time {manifest.timestamp.isoformat()} lies in the future; read as {latest.isoformat()}, a day after it arrived"
+    return replace(manifest, timestamp=latest, notes=(*manifest.notes, note))
+
+
+def _manifest_bytes(store: ObjectStore, ref: UploadRef, found: ObjectInfo) -> bytes:
     """The manifest, unless it is so large that it cannot be one."""
-    found = _require_unchanged(store, ref.manifest_key, ref.etag)
     if found.size_bytes > MAX_MANIFEST_BYTES:
         message = (
             f"the manifest has {found.size_bytes:,} bytes, expected at most {MAX_MANIFEST_BYTES:,}; nothing was read. "
@@ -114,9 +184,9 @@ def _manifest_bytes(store: ObjectStore, ref: UploadRef) -> bytes:
     return store.get(ref.manifest_key)
 
 
-def _read_database(
-    source: Source, sandbox: Sandbox, file: ManifestFile, folder: Path, max_bytes: int
-) -> tuple[Reading, Unpacked, dict[str, Any]]:
+def _fetch_database(
+    source: Source, file: ManifestFile, database: Path, max_bytes: int
+) -> tuple[Unpacked, dict[str, Any]]:
     key = _relative(file, source)
     found = source.store.stat(key)
     if found is None:
@@ -131,7 +201,7 @@ def _read_database(
             "If the system is trusted, raise AKOSHA_SANDBOX_MAX_BYTES and replay the upload"
         )
         raise InvalidUploadError(message, reason="too-large", path=file.path)
-    packed, database = folder / "packed", folder / "database.duckdb"
+    packed = database.with_name("packed")
     source.store.download(key, packed, etag=found.etag)
     unpacked = unpack(
         packed,
@@ -142,9 +212,7 @@ def _read_database(
         checksum=file.checksum,
     )
     packed.unlink()
-    reading = sandbox.read(database, folder / "rows")
-    database.unlink()
-    return reading, unpacked, _file_facts(file, found, unpacked)
+    return unpacked, _file_facts(file, found, unpacked)
 
 
 def _file_facts(file: ManifestFile, found: ObjectInfo, unpacked: Unpacked) -> dict[str, Any]:
@@ -158,29 +226,6 @@ def _file_facts(file: ManifestFile, found: ObjectInfo, unpacked: Unpacked) -> di
     }
 
 
-def _incoming(
-    reading: Reading, times: InferredTimes, slices: dict[str, slice], faults: RowFaults
-) -> Iterator[pa.Table]:
-    position = 0
-    for table in reading.tables:
-        at = slices[table.name].start
-        for batch in read_batches(table, faults):
-            rows = slice(at, at + batch.num_rows)
-            evidence = [EVIDENCE[rank] for rank in times.evidence[rows]]
-            columns = [
-                pa.array(range(position, position + batch.num_rows), pa.int64()),
-                pa.repeat(pa.scalar(table.name, pa.string()), batch.num_rows),
-                batch.column("record_id"),
-                pa.array(content_digests(batch.column("content").to_pylist()), pa.binary()),
-                pa.array(times.created_us[rows], pa.timestamp("us", tz="UTC")),
-                pa.array(evidence, pa.string()),
-                batch.column("bookkeeping"),
-            ]
-            yield pa.table(columns, schema=INCOMING)
-            at += batch.num_rows
-            position += batch.num_rows
-
-
 def _require_unchanged(store: ObjectStore, key: str, etag: str) -> ObjectInfo:
     found = store.stat(key)
     if found is None or found.etag != etag:
@@ -191,7 +236,3 @@ def _require_unchanged(store: ObjectStore, key: str, etag: str) -> ObjectInfo:
 
 def _relative(file: ManifestFile, source: Source) -> str:
     return file.path.removeprefix(f"{source.prefix}/") if source.prefix else file.path
-
-
-def _microseconds(manifest: Manifest) -> int:
-    return (manifest.timestamp - datetime(1970, 1, 1, tzinfo=UTC)) // MICROSECOND

@@ -2,42 +2,57 @@
 
 Runs only inside the locked-down process of `akosha.uploads.sandbox_child`. Only base tables are read, by pattern and by
 column name; views and macros of the file are never touched.
+
+A snapshot mostly repeats what the lake has. So its keys and digests are read first (`extract_keys`); texts and vectors
+follow at once when they are few, else only for the rows that turned out to be new (`extract_rows`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import duckdb
 import pyarrow as pa
 
+from akosha.declared import model
 from akosha.lake.sql import statement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 DIMENSION: Final = 384
+RULES_ID: Final = "quality-rules-v1"
 BATCH_ROWS: Final = 2_048  # DuckDB's own vector size: larger batches only cost memory
 MAX_SOURCE_TABLES: Final = 256
-SOURCE_SCHEMA: Final = pa.schema(
+KEY_ROWS: Final = pa.schema(
     [
+        pa.field("source_row", pa.int64()),
         pa.field("record_id", pa.string()),
+        pa.field("content_sha256", pa.binary()),
+        pa.field("details_sha256", pa.binary()),
+        pa.field("has_vector", pa.bool_()),
+        pa.field("local_time", pa.timestamp("us")),
+        pa.field("extracted_at", pa.timestamp("us")),
+        pa.field("checkpoint_at", pa.timestamp("us")),
+        pa.field("bookkeeping", pa.string()),
+        pa.field("refused", pa.string()),
+    ]
+)
+TEXT_ROWS: Final = pa.schema(
+    [
+        pa.field("source_row", pa.int64()),
         pa.field("content", pa.string()),
         pa.field("embedding", pa.list_(pa.float32(), DIMENSION)),
-        pa.field("local_time", pa.timestamp("us")),
         pa.field("project", pa.string()),
         pa.field("metadata", pa.string()),
         pa.field("attributes", pa.string()),
-        pa.field("bookkeeping", pa.string()),
-        pa.field("extracted_at", pa.timestamp("us")),
-        pa.field("checkpoint_at", pa.timestamp("us")),
+        pa.field("unusable_vector", pa.bool_()),
     ]
-)
-ROWS_SCHEMA: Final = pa.schema(
-    [*SOURCE_SCHEMA, pa.field("refused", pa.string()), pa.field("unusable_vector", pa.bool_())]
 )
 SOURCE_PATTERN: Final = re.compile(
     r"(?P<v2>conversations|reflections)_v2|(?:[A-Za-z0-9_]+_)?(?P<plain>conversations|reflections)"
@@ -72,8 +87,10 @@ _TYPES: Final[dict[str, str]] = {
     **dict.fromkeys(("confidence_score", "importance_score"), "DOUBLE"),
     "embedding": f"FLOAT[{DIMENSION}]",
 }
+_DIGESTED: Final = {"content_sha256": "content", "details_sha256": "details"}
 _CONFIG: Final[dict[str, Any]] = {
     "threads": 1,
+    "async_threads": 0,  # no thread at all: a connection made before a fork works after it
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "allow_community_extensions": False,
@@ -81,6 +98,7 @@ _CONFIG: Final[dict[str, Any]] = {
     "python_enable_replacements": False,
     "max_temp_directory_size": "0B",
 }
+_BOUNDS: Final = ("max_id_bytes", "max_content_bytes", "max_details_bytes", "earliest", "latest")
 _NUMBERS = re.compile(r"(FLOAT|DOUBLE|TINYINT|SMALLINT|INTEGER|BIGINT)\[(384)?\]")
 
 
@@ -94,11 +112,15 @@ class LimitError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one file may cost. Bytes of memory, bytes of output over all tables, rows over all tables."""
+    """What one file may cost: bytes of memory, bytes of output and rows over all tables.
+
+    Up to `inline_rows` rows in the file, texts and vectors are written along with the keys.
+    """
 
     memory_bytes: int
     output_bytes: int
     rows: int
+    inline_rows: int
 
 
 def kind_of(table: str) -> str | None:
@@ -109,42 +131,90 @@ def kind_of(table: str) -> str | None:
     return (found["v2"] or found["plain"]).removesuffix("s")
 
 
-def extract(database: Path, out_dir: Path, limits: Limits) -> dict[str, Any]:
-    """Write every source table of `database` to ``out_dir/NNN.arrow`` (`ROWS_SCHEMA`, in the order of ``tables``).
+def connect() -> duckdb.DuckDBPyConnection:
+    """A connection for one file, to be made before the fork: making it costs as much as reading a small file."""
+    con = duckdb.connect(":memory:", config=_CONFIG)
+    con.execute("SET TimeZone = 'UTC'")
+    return con
+
+
+def extract_keys(con: duckdb.DuckDBPyConnection, database: Path, out_dir: Path, limits: Limits) -> dict[str, Any]:
+    """Write ``out_dir/NNN.keys.arrow`` (`KEY_ROWS`) for every source table, in the order of ``tables``.
 
     Returns:
-        ``{"tables": [{"name", "rows"}], "ignored": [name, ...]}``, both sorted by name.
+        ``{"tables": [{"name", "rows"}], "ignored": [name, ...], "complete"}``, both lists sorted by name; when complete,
+        ``NNN.rows.arrow`` (`TEXT_ROWS`) holds the texts of the same rows.
 
     Raises:
         UnknownTablesError: there are tables or views, but no source table.
         LimitError: too many tables, rows or bytes.
         duckdb.Error: whatever the file does to DuckDB.
     """
-    with duckdb.connect(":memory:", config={**_CONFIG, "memory_limit": f"{limits.memory_bytes}B"}) as con:
-        _attach(con, database)
-        names, ignored = _sources(con)
-        tables = []
-        rows = output = 0
-        for index, name in enumerate(names):
-            budget = Limits(limits.memory_bytes, limits.output_bytes - output, limits.rows - rows)
-            path = out_dir / f"{index:03d}.arrow"
-            written = _write(_batches(con, name), path, budget)
-            rows, output = rows + written, output + path.stat().st_size
-            tables.append({"name": name, "rows": written})
-        return {"tables": tables, "ignored": ignored}
+    _attach(con, database, limits)
+    names, ignored, columns = _sources(con)
+    counts = {name: _count(con, name) for name in names}
+    complete = sum(counts.values()) <= limits.inline_rows
+    budget = _Budget(limits)
+    tables = []
+    for index, name in enumerate(names):
+        wanted = [*KEY_ROWS.names, *(TEXT_ROWS.names[1:] if complete else ())]
+        files = {out_dir / f"{index:03d}.keys.arrow": KEY_ROWS}
+        if complete:
+            files[out_dir / f"{index:03d}.rows.arrow"] = TEXT_ROWS
+        query = _query(_projection(name, columns[name]), wanted)
+        batches = _batches(con, query, small=complete) if counts[name] else iter(())
+        tables.append({"name": name, "rows": _write(batches, files, budget)})
+    return {"tables": tables, "ignored": ignored, "complete": complete}
+
+
+def extract_rows(
+    con: duckdb.DuckDBPyConnection, database: Path, out_dir: Path, limits: Limits, ranges: dict[str, list[list[int]]]
+) -> dict[str, Any]:
+    """Write ``out_dir/NNN.rows.arrow`` (`TEXT_ROWS`) with the rows of the given tables in the given ranges.
+
+    Args:
+        con: from `connect`.
+        database: the file.
+        out_dir: where to write.
+        limits: what it may cost.
+        ranges: for each table first and last row number of its ranges, ascending, apart.
+
+    Returns:
+        ``{"tables": [{"name", "rows"}]}`` in the order of `ranges`.
+
+    Raises:
+        as `extract_keys`.
+    """
+    _attach(con, database, limits)
+    _, _, columns = _sources(con)
+    budget = _Budget(limits)
+    tables = []
+    for index, (name, wanted) in enumerate(ranges.items()):
+        source = _projection(name, columns[name])
+        found = (
+            batch
+            for first, last in wanted
+            for batch in _batches(
+                con, _query(f"{source} WHERE rowid BETWEEN {int(first)} AND {int(last)}", TEXT_ROWS.names)
+            )
+        )
+        tables.append({"name": name, "rows": _write(found, {out_dir / f"{index:03d}.rows.arrow": TEXT_ROWS}, budget)})
+    return {"tables": tables}
 
 
 def warm_up() -> None:
-    """Do once what every later read repeats: load statements, Arrow kernels, DuckDB's code. Leaves no thread behind."""
-    with duckdb.connect(":memory:", config=_CONFIG) as con:
-        con.execute("SET TimeZone = 'UTC'")
+    """Do once what every later read repeats: load statements and rules, Arrow kernels, DuckDB's code."""
+    with connect() as con:
         con.execute("ATTACH ':memory:' AS upload")
-        con.execute("CREATE TABLE upload.main.conversations (id VARCHAR)")
-        con.execute("INSERT INTO upload.main.conversations VALUES ('x')")
+        con.execute("CREATE TABLE upload.main.conversations (id VARCHAR, content VARCHAR)")
+        con.execute("INSERT INTO upload.main.conversations VALUES ('x', 'y')")
         statement("source_views")
-        names, _ = _sources(con)
-        for batch in _batches(con, names[0]):
-            batch.cast(ROWS_SCHEMA)
+        names, _, columns = _sources(con)
+        for small in (True, False):
+            query = _query(_projection(names[0], columns[names[0]]), [*KEY_ROWS.names, *TEXT_ROWS.names[1:]])
+            for batch in _batches(con, query, small=small):
+                _selected(batch, KEY_ROWS)
+                _selected(batch, TEXT_ROWS)
 
 
 def limits_from(document: dict[str, int]) -> Limits:
@@ -157,18 +227,46 @@ def limits_document(limits: Limits) -> dict[str, int]:
     return asdict(limits)
 
 
-def _attach(con: duckdb.DuckDBPyConnection, database: Path) -> None:
+class _Budget:
+    """What is left of the limits while tables are written."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._rows = limits.rows
+        self._bytes = limits.output_bytes
+
+    def spend(self, rows: int, size: int) -> None:
+        """Take `rows` and `size` bytes off.
+
+        Raises:
+            LimitError: that was more than is left.
+        """
+        self._rows -= rows
+        self._bytes -= size
+        if self._rows < 0:
+            message = f"more than {self._limits.rows:,} rows"
+            raise LimitError(message)
+        if self._bytes < 0:
+            message = f"the rows take more than {self._limits.output_bytes:,} bytes"
+            raise LimitError(message)
+
+
+def _attach(con: duckdb.DuckDBPyConnection, database: Path, limits: Limits) -> None:
     """Open the file, then shut every door: after the last statement nothing but this file can be reached."""
-    con.execute("SET TimeZone = 'UTC'")
+    con.execute(f"SET memory_limit = '{limits.memory_bytes}B'")
     con.execute(f"ATTACH {_literal(str(database))} AS upload (TYPE duckdb, READ_ONLY)")
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
 
 
-def _sources(con: duckdb.DuckDBPyConnection) -> tuple[list[str], list[str]]:
-    tables = con.execute(statement("source_tables")).fetchall()
-    names = [name for schema, name in tables if schema == "main" and kind_of(name)]
-    others = tables or con.execute(statement("source_views")).fetchall()
+def _sources(con: duckdb.DuckDBPyConnection) -> tuple[list[str], list[str], dict[str, dict[str, tuple[str, str]]]]:
+    """Source tables, what else there is, and for each source table its columns by lower-case name."""
+    listed = con.execute(statement("source_columns")).fetchall()
+    found: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
+    for schema, table, column, kind in listed:
+        found.setdefault((schema, table), {})[column.lower()] = (column, kind)
+    names = [name for schema, name in found if schema == "main" and kind_of(name)]
+    others = list(found) or con.execute(statement("source_views")).fetchall()
     ignored = [name if schema == "main" else f"{schema}.{name}" for schema, name in others]
     if ignored and not names:
         raise UnknownTablesError(", ".join(name[:60] for name in ignored[:8]))
@@ -176,18 +274,33 @@ def _sources(con: duckdb.DuckDBPyConnection) -> tuple[list[str], list[str]]:
         message = f"{len(names)} source tables, expected at most {MAX_SOURCE_TABLES}"
         raise LimitError(message)
     known = set(names)
-    return names, [name[:200] for name in ignored if name not in known][:1_000]
+    columns = {name: found["main", name] for name in names}
+    return names, [name[:200] for name in ignored if name not in known][:1_000], columns
 
 
-def _batches(con: duckdb.DuckDBPyConnection, table: str) -> Iterator[pa.RecordBatch]:
-    columns = con.execute(statement("source_columns"), {"table": table}).fetchall()
-    source = _projection(table, {name.lower(): (name, found) for name, found in columns})
-    # A relation streams; the DB-API's execute() would hold the whole result.
-    yield from con.sql(statement("source_rows").replace("{source}", source)).to_arrow_reader(BATCH_ROWS)
+def _count(con: duckdb.DuckDBPyConnection, table: str) -> int:
+    row = con.execute(f"SELECT count(*) FROM upload.main.{_identifier(table)}").fetchone()  # noqa: S608 - quoted
+    return int(row[0]) if row else 0
+
+
+def _query(source: str, wanted: Sequence[str]) -> str:
+    columns = ", ".join(dict.fromkeys(f'"{_DIGESTED.get(name, name)}"' for name in wanted))
+    return statement("source_rows").replace("{source}", source).replace("{columns}", columns)
+
+
+def _batches(con: duckdb.DuckDBPyConnection, query: str, *, small: bool = False) -> Iterator[pa.RecordBatch]:
+    rules = model(RULES_ID)
+    params = {name: rules[name] for name in _BOUNDS}
+    if small:  # planned once instead of twice
+        whole: pa.Table = con.execute(query, params).to_arrow_table()
+        yield from whole.to_batches(BATCH_ROWS)
+    else:  # a relation streams; the DB-API's execute() holds the whole result
+        yield from con.sql(query, params=params).to_arrow_reader(BATCH_ROWS)
 
 
 def _projection(table: str, columns: dict[str, tuple[str, str]]) -> str:
-    parts = [f'{_expression(name, wanted, columns)} AS "{name}"' for name, wanted in _TYPES.items()]
+    parts = ["rowid AS source_row"]
+    parts += [f'{_expression(name, wanted, columns)} AS "{name}"' for name, wanted in _TYPES.items()]
     embedding = f"{_identifier(columns['embedding'][0])} IS NOT NULL" if "embedding" in columns else "false"
     selected = ", ".join([*parts, f"{embedding} AS has_embedding"])
     return f"SELECT {selected} FROM upload.main.{_identifier(table)}"  # noqa: S608 - every identifier is quoted
@@ -208,19 +321,36 @@ def _expression(name: str, wanted: str, columns: dict[str, tuple[str, str]]) -> 
     return f"TRY_CAST(CAST({column} AS VARCHAR) AS {wanted})"
 
 
-def _write(batches: Iterator[pa.RecordBatch], path: Path, limits: Limits) -> int:
+def _write(batches: Iterator[pa.RecordBatch], files: dict[Path, pa.Schema], budget: _Budget) -> int:
     rows = 0
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, ROWS_SCHEMA) as writer:
+    with ExitStack() as stack:
+        writers = [
+            (stack.enter_context(pa.ipc.new_file(stack.enter_context(pa.OSFile(str(path), "wb")), schema)), schema)
+            for path, schema in files.items()
+        ]
         for batch in batches:
             rows += batch.num_rows
-            if rows > limits.rows:
-                message = "more rows than one upload may have"
-                raise LimitError(message)
-            if sink.tell() + batch.nbytes > limits.output_bytes:
-                message = f"the rows take more than {limits.output_bytes:,} bytes"
-                raise LimitError(message)
-            writer.write_batch(batch.cast(ROWS_SCHEMA))
+            parts = [(writer, _selected(batch, schema)) for writer, schema in writers]
+            budget.spend(batch.num_rows, sum(part.nbytes for _, part in parts))
+            for writer, part in parts:
+                writer.write_batch(part)
     return rows
+
+
+def _selected(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The columns of `schema`, digests made of what they are digests of."""
+    columns = [
+        _digests(batch.column(_DIGESTED[name])) if name in _DIGESTED else batch.column(name) for name in schema.names
+    ]
+    return pa.RecordBatch.from_arrays(
+        [column.cast(f.type) for column, f in zip(columns, schema, strict=True)], schema=schema
+    )
+
+
+def _digests(texts: pa.Array) -> pa.Array:
+    """SHA-256 of each text's UTF-8 bytes; NULL for NULL. DuckDB's own is 1.5 times as slow."""
+    values = texts.cast(pa.binary()).to_pylist()
+    return pa.array([None if value is None else hashlib.sha256(value).digest() for value in values], pa.binary())
 
 
 def _identifier(name: str) -> str:

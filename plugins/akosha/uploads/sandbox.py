@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 START_SECONDS: Final = 120.0
+INLINE_ROWS: Final = 4_096  # reading these along costs less than a second child
+MAX_ROWS: Final = 20_000_000
 _GRACE_SECONDS: Final = 30.0  # past a file's own time limit before its reading process is given up as well
 
 Kind = Literal["conversation", "reflection"]
+Ranges = Mapping[str, Sequence[tuple[int, int]]]
 
+_INVALID = "unreadable"
 _AGAIN = "Have the system upload again"
 _MESSAGES: Final[dict[str, str]] = {
     "damaged": "the database file is damaged: {detail}. " + _AGAIN + "; an upload made during a checkpoint can be torn",
@@ -45,12 +50,13 @@ _MESSAGES: Final[dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class TableReading:
-    """One source table, written to `path` as an Arrow IPC file; read it with `akosha.uploads.sources.read_batches`."""
+    """One source table: `keys` and, when they were read, `texts` are Arrow IPC files (`akosha.uploads.sources` reads them)."""
 
     name: str
     kind: Kind
     rows: int
-    path: Path
+    keys: Path
+    texts: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +74,21 @@ class Sandbox:
         timeout_seconds: wall time one file may take.
         memory_bytes: what DuckDB may use for one file.
         max_output_bytes: Arrow bytes written for one file.
+        max_rows: rows of one file.
     """
 
     def __init__(
-        self, *, timeout_seconds: float = 600.0, memory_bytes: int = 1 << 30, max_output_bytes: int = 16 << 30
+        self,
+        *,
+        timeout_seconds: float = 600.0,
+        memory_bytes: int = 384 << 20,
+        max_output_bytes: int = 16 << 30,
+        max_rows: int = MAX_ROWS,
     ) -> None:
         self._timeout_seconds = timeout_seconds
         self._memory_bytes = memory_bytes
         self._max_output_bytes = max_output_bytes
+        self._max_rows = max_rows
         self._process: subprocess.Popen[bytes] | None = None
         self._pending = b""
 
@@ -88,29 +101,61 @@ class Sandbox:
     ) -> None:
         self._stop()
 
-    def read(self, database: Path, out_dir: Path, *, max_rows: int = 20_000_000) -> Reading:
-        """Read the source tables of `database` into Arrow IPC files in `out_dir`, which is created, mode 0700.
+    def read(self, database: Path, out_dir: Path, *, inline_rows: int = INLINE_ROWS) -> Reading:
+        """Read keys and digests of every row of `database` into `out_dir`, which is created, mode 0700.
 
         A file without any table, or with empty ones, is a success with no rows. On failure `out_dir` is gone.
+
+        Args:
+            database: an unpacked upload.
+            out_dir: must not exist.
+            inline_rows: a file of up to so many rows is read whole at once; of others `read_rows` fetches the texts.
 
         Raises:
             InvalidUploadError: ``damaged``, ``unknown-tables``, ``too-large``, ``timeout`` or ``unreadable``.
             DiskFullError: no room in `out_dir`.
             ConfigurationError: the reading process does not start on this machine.
         """
+        return _reading(self._extract(database, out_dir, None, inline_rows), out_dir)
+
+    def read_rows(self, database: Path, out_dir: Path, ranges: Ranges) -> dict[str, Path]:
+        """Read texts and vectors of some rows into `out_dir`, which is created.
+
+        Args:
+            database: as it was read before.
+            out_dir: must not exist.
+            ranges: for each table first and last row number of its ranges, ascending, apart.
+
+        Returns:
+            an Arrow IPC file for each of the tables.
+
+        Raises:
+            as `read`.
+        """
+        result = self._extract(
+            database, out_dir, {name: [list(pair) for pair in pairs] for name, pairs in ranges.items()}
+        )
+        if [table["name"] for table in result["tables"]] != list(ranges):
+            raise _refused(_INVALID, "invalid answer")
+        return {name: out_dir / f"{index:03d}.rows.arrow" for index, name in enumerate(ranges)}
+
+    def _extract(
+        self, database: Path, out_dir: Path, ranges: dict[str, list[list[int]]] | None, inline_rows: int = 0
+    ) -> dict[str, Any]:
         if Path(f"{database}.wal").exists():
             message = f"a .wal file lies beside {database.name} and would be replayed; unpack into an empty folder"
             raise InvalidUploadError(message, reason="unreadable")
         out_dir.mkdir(mode=0o700, parents=True)
+        limits = Limits(self._memory_bytes, self._max_output_bytes, self._max_rows, inline_rows)
         request = {
             "database": str(database.resolve()),
             "out_dir": str(out_dir.resolve()),
             "timeout_seconds": self._timeout_seconds,
-            "limits": limits_document(Limits(self._memory_bytes, self._max_output_bytes, max_rows)),
+            "limits": limits_document(limits),
+            "ranges": ranges,
         }
         try:
-            reply = self._ask(request)
-            return _reading(reply, out_dir)
+            return _result(self._ask(request), out_dir)
         except BaseException:
             shutil.rmtree(out_dir, ignore_errors=True)
             raise
@@ -177,22 +222,30 @@ class Sandbox:
         process.wait()
 
 
-def _reading(reply: dict[str, Any], out_dir: Path) -> Reading:
+def _result(reply: dict[str, Any], out_dir: Path) -> dict[str, Any]:
     """Judge a reply. What the child says is checked like anything else that comes from the file."""
     outcome = reply.get("outcome")
-    detail = "".join(letter if letter.isprintable() else "?" for letter in str(reply.get("detail", "")))
     if outcome == "disk-full":
         message = "no room left for the rows of an upload; free space or point AKOSHA_CACHE_DIR at a larger disk"
         raise DiskFullError(message, setting="AKOSHA_CACHE_DIR", path=str(out_dir))
     if outcome != "read":
-        reason = outcome if outcome in _MESSAGES else "unreadable"
-        raise InvalidUploadError(_MESSAGES[reason].format(detail=detail[:400]), reason=reason)
-    result = reply["result"]
+        raise _refused(outcome if outcome in _MESSAGES else "unreadable", str(reply.get("detail", "")))
+    return cast("dict[str, Any]", reply["result"])
+
+
+def _refused(reason: str, detail: str) -> InvalidUploadError:
+    readable = "".join(letter if letter.isprintable() else "?" for letter in detail)
+    return InvalidUploadError(_MESSAGES[reason].format(detail=readable[:400]), reason=reason)
+
+
+def _reading(result: dict[str, Any], out_dir: Path) -> Reading:
     tables = []
     for index, table in enumerate(result["tables"]):
-        kind = kind_of(str(table["name"]))
+        name = str(table["name"])
+        kind = kind_of(name)
         if kind is None:
-            raise InvalidUploadError(_MESSAGES["unreadable"].format(detail="invalid answer"), reason="unreadable")
-        path = out_dir / f"{index:03d}.arrow"
-        tables.append(TableReading(str(table["name"]), cast("Kind", kind), int(table["rows"]), path))
+            raise _refused(_INVALID, "invalid answer")
+        texts = out_dir / f"{index:03d}.rows.arrow" if result["complete"] else None
+        keys = out_dir / f"{index:03d}.keys.arrow"
+        tables.append(TableReading(name, cast("Kind", kind), int(table["rows"]), keys, texts))
     return Reading(tuple(tables), tuple(str(name) for name in result["ignored"]))

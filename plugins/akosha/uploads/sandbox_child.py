@@ -1,6 +1,6 @@
 """The reading process: ``python -m akosha.uploads.sandbox_child``, started by `akosha.uploads.sandbox`.
 
-It imports DuckDB and Arrow once and never opens a database itself. For each file it forks a child that gives up
+It imports DuckDB and Arrow once, keeps a connection ready, and never opens a database itself. For each file it forks a child that gives up
 everything it does not need, reads, and reports through a pipe; this process only watches the clock and the exit status.
 
 One JSON document per line: requests on stdin, replies on stdout. A reply is ``{"outcome": ...}`` with ``result`` when
@@ -25,14 +25,13 @@ from typing import Any, Final
 
 import duckdb
 
-from akosha.uploads import reader
+from akosha.uploads import reader, syscalls
 
 ADDRESS_SPACE_BYTES: Final = 3 << 30  # besides DuckDB's own memory: 1 GiB mapped at start, Arrow batches, thread stacks
 MAX_REPLY_BYTES: Final = 4 << 20
 _OPEN_FILES: Final = 64
 _RESULT_FD: Final = 3
 _SET_PARENT_DEATH_SIGNAL: Final = 1  # linux/prctl.h
-_SET_NO_NEW_PRIVILEGES: Final = 38
 _DETAIL_CHARS: Final = 300
 _DAMAGE = ("corrupt", "checksum", "failed to load metadata", "could not read", "deserialize", "serialization")
 _SIGNALS_OF_LIMITS = {signal.SIGXCPU: "timeout", signal.SIGXFSZ: "too-large", signal.SIGKILL: "too-large"}
@@ -41,22 +40,23 @@ _SIGNALS_OF_LIMITS = {signal.SIGXCPU: "timeout", signal.SIGXFSZ: "too-large", si
 def main() -> int:
     """Answer requests until stdin closes."""
     reader.warm_up()
+    ready = reader.connect()
     _send(1, {"outcome": "ready"})
     pending = b""
     while chunk := os.read(0, 65_536):
         *lines, pending = (pending + chunk).split(b"\n")
         for line in lines:
-            _send(1, _serve(json.loads(line)))
+            _send(1, _serve(json.loads(line), ready))
     return 0
 
 
-def _serve(request: dict[str, Any]) -> dict[str, Any]:
+def _serve(request: dict[str, Any], ready: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """Fork, watch, and say how it ended."""
     deadline = time.monotonic() + request["timeout_seconds"]
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
-        _child(request, write_end)
+        _child(request, ready, write_end)
     os.close(write_end)
     try:
         reply, in_time = _collect(read_end, deadline)
@@ -100,21 +100,25 @@ def _judge(reply: bytes, status: int) -> dict[str, Any]:
     return document if isinstance(document, dict) else {"outcome": "unreadable", "detail": "no answer"}
 
 
-def _child(request: dict[str, Any], write_end: int) -> None:
+def _child(request: dict[str, Any], ready: duckdb.DuckDBPyConnection, write_end: int) -> None:
     """Lock down, read, report. Never returns."""
     try:
         _lock_down(request, write_end)
-        answer = _read(request)
+        answer = _read(request, ready)
         _send(_RESULT_FD, answer)
         os._exit(0)
     finally:
         os._exit(1)
 
 
-def _read(request: dict[str, Any]) -> dict[str, Any]:
+def _read(request: dict[str, Any], ready: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     try:
         limits = reader.limits_from(request["limits"])
-        result = reader.extract(Path(request["database"]), Path(request["out_dir"]), limits)
+        database, out_dir = Path(request["database"]), Path(request["out_dir"])
+        if request["ranges"] is None:
+            result = reader.extract_keys(ready, database, out_dir, limits)
+        else:
+            result = reader.extract_rows(ready, database, out_dir, limits, request["ranges"])
     except Exception as error:
         detail = str(error).strip().partition("\n")[0].replace(request["database"], "the file")[:_DETAIL_CHARS]
         return {"outcome": outcome_of(error), "detail": detail or type(error).__name__}
@@ -139,11 +143,10 @@ def outcome_of(error: Exception) -> str:
 
 
 def _lock_down(request: dict[str, Any], write_end: int) -> None:
-    """No descriptors but the result pipe, no environment, own folder, hard limits, and no life without the parent."""
+    """No descriptors but the result pipe, no environment, own folder, hard limits, no network, no life without the parent."""
     if sys.platform == "linux":
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
-        libc.prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
     null = os.open(os.devnull, os.O_RDWR)
     result = os.dup(write_end)
     for descriptor in (0, 1, 2):
@@ -161,6 +164,7 @@ def _lock_down(request: dict[str, Any], write_end: int) -> None:
     _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
     if sys.platform == "linux":  # elsewhere the kernel refuses or ignores it; DuckDB's own limit remains
         _limit(resource.RLIMIT_AS, memory + ADDRESS_SPACE_BYTES)
+    syscalls.forbid()
 
 
 def _limit(kind: int, wanted: int) -> None:

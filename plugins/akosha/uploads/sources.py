@@ -1,150 +1,183 @@
-"""Rows of an upload as the job sees them: checked, with what was refused counted, and with their UTC times."""
+"""Rows of an upload as the job sees them: checked by the declared quality rules, with their UTC times.
+
+What a rule refuses is counted and listed by row (`RowFaults`), so that it can be quarantined as a row.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from akosha.declared import model
 from akosha.errors import InvalidUploadError
-from akosha.transforms.times import NAT, InferredTimes, infer_times
-from akosha.uploads.reader import DIMENSION, ROWS_SCHEMA, SOURCE_SCHEMA
+from akosha.transforms.times import NAT, InferredTimes, infer_times, times_in_ids
+from akosha.uploads.reader import DIMENSION, KEY_ROWS, RULES_ID, TEXT_ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from akosha.uploads.sandbox import Reading, TableReading
 
 EXAMPLES: Final = 5
+MAX_LISTED: Final = 10_000
+_ID_CHARACTERS: Final = 64  # of an id in a report: it may be anything
 
 
 @dataclass(slots=True)
 class RowFaults:
-    """Counts by reason code, with the record ids of the first few.
+    """What the rules found: counts by code, the record ids of the first few, and the refused rows one by one.
 
-    Rows not taken: ``no-id``, ``long-id``, ``no-content``, ``blank-content``, ``too-long``.
-    Rows taken without their vector: ``vector-wrong-length``, ``vector-not-finite``, ``vector-zero``.
+    Attributes:
+        refused: rows not taken, by code.
+        dropped_vectors: rows taken without their vector, by code.
+        examples: record ids of the first few, by code.
+        rows: table, row number, record id and reason of refused rows, up to `MAX_LISTED`.
     """
 
     refused: dict[str, int] = field(default_factory=dict)
     dropped_vectors: dict[str, int] = field(default_factory=dict)
     examples: dict[str, list[str]] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
-    def note(self, tally: dict[str, int], reason: str, record_ids: pa.Array) -> None:
-        """Count `record_ids` under `reason` in `tally`, one of this object's two."""
-        if len(record_ids):
+    def refuse(self, table: str, reason: str, rows: Sequence[int], record_ids: Sequence[str | None]) -> None:
+        """Note rows of `table` that are not taken."""
+        self._count(self.refused, reason, record_ids)
+        for row, record_id in list(zip(rows, record_ids, strict=True))[: MAX_LISTED - len(self.rows)]:
+            short = None if record_id is None else record_id[:_ID_CHARACTERS]
+            self.rows.append({"table": table, "row": row, "record_id": short, "reason": reason})
+
+    def drop_vectors(self, reason: str, record_ids: Sequence[str | None]) -> None:
+        """Note rows that are taken without their vector."""
+        self._count(self.dropped_vectors, reason, record_ids)
+
+    def _count(self, tally: dict[str, int], reason: str, record_ids: Sequence[str | None]) -> None:
+        if record_ids:
             tally[reason] = tally.get(reason, 0) + len(record_ids)
             seen = self.examples.setdefault(reason, [])
-            seen.extend(str(found) for found in record_ids[: EXAMPLES - len(seen)].to_pylist())
+            seen.extend(str(found)[:_ID_CHARACTERS] for found in record_ids[: EXAMPLES - len(seen)])
 
 
-def read_batches(table: TableReading, faults: RowFaults | None = None) -> Iterator[pa.RecordBatch]:
-    """The usable rows of `table` as batches of `SOURCE_SCHEMA`, in the order of the file, memory-mapped.
+def key_batches(table: TableReading, faults: RowFaults | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of `table` that can become records, as batches of `KEY_ROWS`, memory-mapped, in the order of the file.
 
-    ``record_id`` and ``content`` are never NULL or blank; ``embedding`` is NULL or 384 finite floats, not all zero.
+    ``record_id`` and both digests are never NULL.
 
     Args:
         table: a table read by the sandbox.
-        faults: where to count what was refused or dropped.
+        faults: where to note what was refused.
 
     Raises:
         InvalidUploadError: ``damaged``: text is not UTF-8, or the rows are not what the sandbox announced.
     """
-    tally = faults if faults is not None else RowFaults()
     rows = 0
-    with pa.memory_map(str(table.path)) as source, pa.ipc.open_file(source) as file:
-        if file.schema != ROWS_SCHEMA:
-            raise _damaged(table, "other columns than announced")
-        for index in range(file.num_record_batches):
-            batch = file.get_batch(index)
-            rows += batch.num_rows
-            yield _checked(table, batch, tally)
+    for batch in _batches(table.name, table.keys, KEY_ROWS):
+        rows += batch.num_rows
+        refused = batch.column("refused")
+        if refused.null_count < batch.num_rows:
+            if faults is not None:
+                _note(table.name, batch, faults)
+            batch = batch.filter(refused.is_null())
+        if any(
+            batch.column(name).null_count for name in ("source_row", "record_id", "content_sha256", "details_sha256")
+        ):
+            raise _damaged(table.name, "a row without id or content")
+        yield batch
     if rows != table.rows:
-        raise _damaged(table, f"{rows} rows, announced were {table.rows}")
+        raise _damaged(table.name, f"{rows} rows, announced were {table.rows}")
 
 
-def extracted_us(batch: pa.RecordBatch) -> NDArray[np.int64]:
-    """metadata.extracted_at as UTC microseconds, int64 ``(n,)``; `NAT` where there is none."""
-    return _microseconds(batch.column("extracted_at"))
+def text_batches(table: str, path: Path) -> Iterator[pa.RecordBatch]:
+    """Texts and vectors as batches of `TEXT_ROWS`, memory-mapped, as the sandbox wrote them.
+
+    Raises:
+        InvalidUploadError: ``damaged``.
+    """
+    return _batches(table, path, TEXT_ROWS)
 
 
-def local_us(batch: pa.RecordBatch) -> NDArray[np.int64]:
-    """The client's naive local time as microseconds, int64 ``(n,)``; `NAT` where there is none."""
-    return _microseconds(batch.column("local_time"))
-
-
-def checkpoint_us(batch: pa.RecordBatch) -> NDArray[np.int64]:
-    """metadata.timestamp of checkpoints as UTC microseconds, int64 ``(n,)``; `NAT` where there is none."""
-    return _microseconds(batch.column("checkpoint_at"))
-
-
-def upload_times(reading: Reading, manifest_us: int) -> tuple[InferredTimes, dict[str, slice]]:
-    """UTC times of all rows of one upload, inferred together: ids of one table are anchors for the others.
+def upload_times(reading: Reading, manifest_us: int) -> InferredTimes:
+    """UTC times of all rows of `key_batches` of all tables, inferred together: ids of one table date the others.
 
     Args:
         reading: the upload's database as read by the sandbox.
         manifest_us: manifest time, UTC microseconds.
 
-    Returns:
-        The times of all usable rows, and for each table by name its slice of them, in the order of `read_batches`.
-
     Raises:
-        InvalidUploadError: as `read_batches`.
+        InvalidUploadError: as `key_batches`.
     """
-    ids: list[str] = []
-    columns: list[list[NDArray[np.int64]]] = [[], [], []]
-    slices: dict[str, slice] = {}
-    for table in reading.tables:
-        start = len(ids)
-        for batch in read_batches(table):
-            ids.extend(batch.column("record_id").to_pylist())
-            for column, of in zip(columns, (local_us, extracted_us, checkpoint_us), strict=True):
-                column.append(of(batch))
-        slices[table.name] = slice(start, len(ids))
-    local, extracted, checkpoint = (np.concatenate([*column, np.empty(0, np.int64)]) for column in columns)
-    return infer_times(ids, local, extracted, manifest_us, checkpoint), slices
+    in_ids = times_in_ids(
+        batch.column("record_id").to_pylist() for table in reading.tables for batch in key_batches(table)
+    )
+    local, extracted, checkpoint = (
+        np.concatenate(
+            [
+                np.empty(0, np.int64),
+                *(_microseconds(batch.column(name)) for table in reading.tables for batch in key_batches(table)),
+            ]
+        )
+        for name in ("local_time", "extracted_at", "checkpoint_at")
+    )
+    return infer_times(in_ids, local, extracted, manifest_us, checkpoint)
 
 
-def _checked(table: TableReading, batch: pa.RecordBatch, faults: RowFaults) -> pa.RecordBatch:
-    try:
-        batch.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise _damaged(table, str(error)[:200]) from error
+def checked_vectors(batch: pa.RecordBatch, record_ids: pa.Array, faults: RowFaults) -> pa.FixedSizeListArray:
+    """The vectors of a batch of `TEXT_ROWS`, NULL in place of every one that the rules drop.
+
+    A vector that stays has 384 finite numbers and unit length within the declared tolerance.
+    """
+    unusable = batch.column("unusable_vector")
+    faults.drop_vectors("vector-wrong-length", record_ids.filter(unusable).to_pylist())
+    return _usable_vectors(batch.column("embedding"), record_ids, faults)
+
+
+def _batches(table: str, path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as file:
+        if file.schema != schema:
+            raise _damaged(table, "other columns than announced")
+        for index in range(file.num_record_batches):
+            batch = file.get_batch(index)
+            try:
+                batch.validate(full=True)
+            except pa.ArrowInvalid as error:
+                raise _damaged(table, str(error)[:200]) from error
+            yield batch
+
+
+def _note(table: str, batch: pa.RecordBatch, faults: RowFaults) -> None:
     refused = batch.column("refused")
-    if refused.null_count < batch.num_rows:
-        for reason in pc.unique(refused.drop_null()).to_pylist():
-            faults.note(faults.refused, reason, batch.column("record_id").filter(pc.equal(refused, reason)))
-        batch = batch.filter(refused.is_null())
-    ids = batch.column("record_id")
-    if ids.null_count or batch.column("content").null_count:
-        raise _damaged(table, "a row without id or content")
-    faults.note(faults.dropped_vectors, "vector-wrong-length", ids.filter(batch.column("unusable_vector")))
-    embedding = _usable_vectors(batch.column("embedding"), ids, faults)
-    kept = [embedding if name == "embedding" else batch.column(name) for name in SOURCE_SCHEMA.names]
-    return pa.RecordBatch.from_arrays(kept, schema=SOURCE_SCHEMA)
+    for reason in pc.unique(refused.drop_null()).to_pylist():
+        chosen = batch.filter(pc.equal(refused, reason))
+        faults.refuse(table, reason, chosen.column("source_row").to_pylist(), chosen.column("record_id").to_pylist())
 
 
 def _usable_vectors(vectors: pa.FixedSizeListArray, ids: pa.Array, faults: RowFaults) -> pa.FixedSizeListArray:
-    """`vectors` with NULL in place of every one that holds NaN, an infinity or NULL, or nothing but zeros."""
     # `values` is the whole buffer; a filtered batch owns its buffer, an unfiltered one starts at its offset.
     values = vectors.values.slice(vectors.offset * DIMENSION, len(vectors) * DIMENSION)
     if values.null_count:
         values = pc.fill_null(values, np.nan)
     present = vectors.is_valid().to_numpy(zero_copy_only=False)
     floats = values.to_numpy(zero_copy_only=True).reshape(-1, DIMENSION)
-    finite = np.isfinite(floats).all(axis=1)
-    nonzero = (floats != 0).any(axis=1)
-    usable = present & finite & nonzero
-    if np.array_equal(usable, present):
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite shows in the sum
+        squares = np.einsum("ij,ij->i", floats, floats, dtype=np.float64)
+    finite = np.isfinite(squares)
+    zero = finite & (squares == 0)
+    unit = np.abs(np.sqrt(np.where(finite, squares, 0)) - 1) <= model(RULES_ID)["unit_tolerance"]
+    if np.array_equal(present & unit, present):
         return vectors
-    faults.note(faults.dropped_vectors, "vector-not-finite", ids.filter(pa.array(present & ~finite)))
-    faults.note(faults.dropped_vectors, "vector-zero", ids.filter(pa.array(present & finite & ~nonzero)))
-    return pa.FixedSizeListArray.from_arrays(values, DIMENSION, mask=pa.array(~usable)).cast(vectors.type)
+    for reason, rows in (
+        ("vector-not-finite", present & ~finite),
+        ("vector-zero", present & zero),
+        ("vector-not-unit", present & finite & ~zero & ~unit),
+    ):
+        faults.drop_vectors(reason, ids.filter(pa.array(rows)).to_pylist())
+    return pa.FixedSizeListArray.from_arrays(values, DIMENSION, mask=pa.array(~(present & unit))).cast(vectors.type)
 
 
 def _microseconds(times: pa.Array) -> NDArray[np.int64]:
@@ -152,6 +185,6 @@ def _microseconds(times: pa.Array) -> NDArray[np.int64]:
     return filled
 
 
-def _damaged(table: TableReading, what: str) -> InvalidUploadError:
-    message = f"table {table.name} cannot be used: {what}. Have the system upload again"
-    return InvalidUploadError(message, reason="damaged", table=table.name)
+def _damaged(table: str, what: str) -> InvalidUploadError:
+    message = f"table {table} cannot be used: {what}. Have the system upload again"
+    return InvalidUploadError(message, reason="damaged", table=table)
