@@ -279,8 +279,8 @@ def _sources(con: duckdb.DuckDBPyConnection) -> tuple[list[str], list[str], dict
 
 
 def _count(con: duckdb.DuckDBPyConnection, table: str) -> int:
-    row = con.execute(f"SELECT count(*) FROM upload.main.{_identifier(table)}").fetchone()  # noqa: S608 - quoted
-    return int(row[0]) if row else 0
+    counted = con.execute(f"SELECT count(*) FROM upload.main.{_identifier(table)}").fetchall()  # noqa: S608 - quoted
+    return int(counted[0][0])
 
 
 def _query(source: str, wanted: Sequence[str]) -> str:
