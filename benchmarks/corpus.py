@@ -6,6 +6,7 @@ import ast
 import hashlib
 import inspect
 import sysconfig
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ PACKAGES = ("boto3", "botocore", "celery", "numpy", "polars", "pyarrow", "pydant
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
+@cache
 def docstrings(count: int, *, shortest: int = 1000, longest: int = 2000) -> list[str]:
     """Different docstrings of the given length in characters, spread over the packages.
 

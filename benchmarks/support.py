@@ -32,6 +32,20 @@ COLUMNS = {
     "id": "VARCHAR", "content": "VARCHAR", "embedding": "FLOAT[384]", "category": "VARCHAR", "project": "VARCHAR",
     "timestamp": "TIMESTAMP", "metadata": "VARCHAR", "memory_tier": "VARCHAR", "access_count": "INTEGER",
 }  # fmt: skip
+APPENDED_ROWS = 20_000
+INSERT = """
+INSERT INTO {table} BY NAME
+SELECT left(sha256(content), 16) AS id, * EXCLUDE (place, number)
+FROM (
+    SELECT number, 'Note ' || number || ' of the benchmark. ' || body AS content, embedding, 'context' AS category,
+        'benchmark' AS project, TIMESTAMP '{anchor}' - to_minutes((7 * (number % 20000))::INTEGER) AS timestamp,
+        '{{"project": "benchmark"}}' AS metadata, 'long_term' AS memory_tier, 0 AS access_count, number AS place
+    FROM range({start}, {end}) AS r(number)
+    JOIN real ON real.place = number % {texts}
+    JOIN vectors ON vectors.place = number - {start}
+)
+ORDER BY number
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +102,53 @@ def texts(count: int) -> list[str]:
     return [f"Note {number} of the benchmark. {real[number % len(real)]}" for number in range(count)]
 
 
+def write_database(path: Path, records: int, *, first: int, short: bool = False) -> None:
+    """Append `records` rows of a client's table to a database file, numbered from `first`; no two texts are equal.
+
+    `short` texts have 60 bytes and no vector: for filling a lake fast.
+    """
+    with duckdb.connect(str(path), config={"threads": 1}) as con:
+        con.execute(
+            f"CREATE TABLE IF NOT EXISTS {TABLE} ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())})"
+        )
+        real = [""] if short else docstrings(2_000)
+        con.register("real", pa.table({"place": range(len(real)), "body": real}))
+        for start in range(first, first + records, APPENDED_ROWS):
+            end = min(start + APPENDED_ROWS, first + records)
+            con.register("vectors", _vectors(end - start, None if short else start))
+            query = INSERT.format(
+                table=TABLE, start=start, end=end, texts=len(real), anchor=ANCHOR.replace(tzinfo=None)
+            )
+            con.execute(query)
+        con.execute("CHECKPOINT")
+
+
+def _vectors(count: int, seed: int | None) -> pa.Table:
+    if seed is None:
+        return pa.table({"place": range(count), "embedding": pa.nulls(count, pa.list_(pa.float32(), 384))})
+    vectors = np.random.default_rng(seed).normal(size=(count, 384)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return pa.table(
+        {"place": range(count), "embedding": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), 384)}
+    )
+
+
+def put_upload(endpoint: str, system_id: str, database: Path, *, compress: bool, later: int = 0) -> None:
+    """Put one upload of a system into the bucket, `later` seconds after the anchor."""
+    client = make_client(endpoint)
+    made = ANCHOR + timedelta(seconds=later)
+    upload_id = f"{made:%Y%m%d_%H%M%S}_{system_id}"
+    folder = f"systems/{system_id}/uploads/{upload_id}"
+    if compress:
+        client.put_object(
+            Bucket=BUCKET, Key=f"{folder}/reflection.duckdb", Body=gzip.compress(database.read_bytes(), 1)
+        )
+    else:
+        client.upload_file(str(database), BUCKET, f"{folder}/reflection.duckdb")
+    manifest = _manifest(system_id, upload_id, folder, made, "gzip" if compress else "none")
+    client.put_object(Bucket=BUCKET, Key=f"{folder}/manifest.json", Body=json.dumps(manifest).encode())
+
+
 def write_uploads(endpoint: str, *, systems: int, records: int) -> list[Path]:
     """Put one upload per system into the bucket; returns the unpacked databases, kept for the reference."""
     store = S3Store(make_client(endpoint), BUCKET, "", setting="benchmark")
@@ -106,15 +167,17 @@ def write_uploads(endpoint: str, *, systems: int, records: int) -> list[Path]:
     return paths
 
 
-def _manifest(system_id: str, upload_id: str, folder: str) -> dict[str, object]:
+def _manifest(
+    system_id: str, upload_id: str, folder: str, made: datetime = ANCHOR, compression: str = "gzip"
+) -> dict[str, object]:
     file = {
         "name": "reflection.duckdb",
         "path": f"{folder}/reflection.duckdb",
         "size_bytes": 0,
-        "compression": "gzip",
+        "compression": compression,
         "checksum": "",
     }
-    return {"upload_id": upload_id, "system_id": system_id, "timestamp": ANCHOR.isoformat(), "files": [file],
+    return {"upload_id": upload_id, "system_id": system_id, "timestamp": made.isoformat(), "files": [file],
             "metadata": {"uploader": "session-buddy", "version": "1.0.0"}}  # fmt: skip
 
 
