@@ -89,8 +89,8 @@ class Lake:
     """Key file and records of one system, changed only by what plans say."""
 
     folder: Path
-    rules: Rules = Rules()
-    known: Snapshot = Snapshot()
+    rules: Rules = field(default_factory=Rules)
+    known: Snapshot = field(default_factory=Snapshot)
     records: dict[Key, Record] = field(default_factory=dict)
 
     def apply(self, upload: Upload) -> UpsertPlan:
