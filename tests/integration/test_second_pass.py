@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -194,7 +195,7 @@ def test_ranges_hold_every_wanted_row_and_few_others(rows: np.ndarray):
     assert 1 <= len(ranges) <= MAX_RANGES
     assert all(any(first <= row <= last for first, last in ranges) for row in wanted)
     assert {end for pair in ranges for end in pair} <= set(wanted), "no range reaches beyond what is wanted"
-    gaps = [later[0] - earlier[1] for earlier, later in zip(ranges, ranges[1:], strict=False)]
+    gaps = [later[0] - earlier[1] for earlier, later in pairwise(ranges)]
     assert all(gap > NEAR_ROWS for gap in gaps)
     bridged = [gap for gap in np.diff(rows).tolist() if gap > NEAR_ROWS]
     if len(ranges) < MAX_RANGES:

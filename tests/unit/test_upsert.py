@@ -1,4 +1,4 @@
-"""The decision about one upload, compared with plain dictionaries: whatever the order of the uploads, the same records. Cites I13 and I14: an older upload never replaces, time changes only for better evidence."""
+"""The decision about one upload, compared with plain dictionaries: whatever the order of the uploads, the same records. Cites I12, I13, I14 and I23: absence, age, times, order."""
 
 from __future__ import annotations
 
