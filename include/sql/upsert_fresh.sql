@@ -1,6 +1,19 @@
--- Source tables of an upload whose newest row is as new as the newest live one: a stale copy says nothing about deletion.
--- Needs: arrived, live. Params: none. Result: source_table. Order: none.
+-- Source tables of an upload that hold the newest record there is: a stale copy says nothing about deletion.
+-- Needs: arrived, live, both with rank. Params: $manifest time of the upload's manifest. Result: source_table. Order: none.
+-- Times count as they are after the upload (as in upsert_plan), so that the same upload says the same a second time.
 SELECT source_table
-FROM (SELECT source_table, max(created_at) AS newest FROM arrived GROUP BY source_table)
-LEFT JOIN (SELECT source_table, max(created_at) AS newest_live FROM live GROUP BY source_table) USING (source_table)
-WHERE newest_live IS NULL OR newest >= newest_live
+FROM (
+    SELECT
+        source_table,
+        position IS NOT NULL AS is_here,
+        CASE
+            WHEN position IS NULL THEN l.created_at
+            WHEN l.rank IS NULL OR a.rank < l.rank
+                OR (a.rank = l.rank AND ($manifest, a.created_at) < (l.time_manifest, l.created_at)) THEN a.created_at
+            ELSE l.created_at
+        END AS created
+    FROM arrived AS a
+    FULL JOIN live AS l USING (source_table, record_id)
+)
+GROUP BY source_table
+HAVING max(created) FILTER (is_here) >= max(created) FILTER (NOT is_here) OR bool_and(is_here)

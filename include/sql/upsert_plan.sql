@@ -7,6 +7,7 @@
 --         time_evidence). kind: new, changed (another text), kept, gone, skipped (not taken). is_older: the upload's text did
 --         not replace a newer one. Order: none.
 -- A time changes only for better evidence; at equal rank the earliest manifest decides, then the earlier time.
+-- Of two uploads made at the same instant neither deletes what the other holds.
 -- in_newest: whether the system's newest upload holds the key; else applied_manifest says which upload did last.
 WITH judged AS (
     SELECT *,
@@ -14,7 +15,8 @@ WITH judged AS (
         position IS NOT NULL AND (record_id_live IS NULL OR rank < rank_live
             OR (rank = rank_live AND ($manifest, created_at) < (time_manifest, created_at_live))) AS better_time,
         CASE
-            WHEN position IS NULL THEN CASE WHEN $deletes AND {deletable} THEN 'gone' ELSE 'kept' END
+            WHEN position IS NULL
+            THEN CASE WHEN $deletes AND ($manifest > $newest OR NOT in_newest) AND {deletable} THEN 'gone' ELSE 'kept' END
             WHEN record_id_live IS NULL THEN CASE WHEN $adds THEN 'new' ELSE 'skipped' END
             WHEN wins AND content_sha256 <> content_sha256_live THEN 'changed'
             ELSE 'kept'

@@ -48,6 +48,15 @@ class Memory:
         return hashlib.sha256(self.text.encode()).digest()
 
     @property
+    def metadata(self) -> str:
+        return json.dumps({"n": self.record_id})
+
+    @property
+    def details_digest(self) -> bytes:
+        details = json.dumps([self.project, self.metadata, "{}"], separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(details.encode()).digest()
+
+    @property
     def key(self) -> tuple[str, str, str]:
         return self.system_id, self.source_table, self.record_id
 
@@ -163,7 +172,7 @@ def table_of(tier: str, rows: list[Memory]) -> pa.Table:
         "signs": pa.array([memory.digest[:24] * 2 for memory in rows], pa.binary(48)),
         "embedding_model": [memory.model if memory.vector is not None else None for memory in rows],
         "project": [memory.project for memory in rows],
-        "metadata": [json.dumps({"n": memory.record_id}) for memory in rows],
+        "metadata": [memory.metadata for memory in rows],
         "attributes": ["{}"] * len(rows),
         "provenance": [PROVENANCE] * len(rows),
     }
@@ -177,9 +186,13 @@ def keys_of(rows: list[Memory]) -> pa.Table:
         "source_table": [memory.source_table for memory in rows],
         "record_id": [memory.record_id for memory in rows],
         "content_sha256": pa.array([memory.digest for memory in rows], pa.binary()),
+        "details_sha256": pa.array([memory.details_digest for memory in rows], pa.binary()),
+        "has_vector": [memory.vector is not None for memory in rows],
         "created_at": pa.array([memory.created_at for memory in rows], instant),
         "time_evidence": ["id"] * len(rows),
         "time_manifest": pa.array([NOW] * len(rows), instant),
+        "first_manifest": pa.array([NOW] * len(rows), instant),
         "applied_manifest": pa.array([NOW] * len(rows), instant),
+        "in_newest": [True] * len(rows),
         "bookkeeping": ["{}"] * len(rows),
     }).select(KEYS.names).cast(KEYS)  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,8 +15,10 @@ from tests.support.uploads import database, memory, put_upload, vectors
 
 from akosha import jobs
 from akosha.errors import UsageError
+from akosha.jobs import reading
+from akosha.lake.documents import unseal
 from akosha.lake.lake import Lake
-from akosha.lake.layout import shard_of
+from akosha.lake.layout import REFUSED_ROWS_MARK, shard_of
 from akosha.lake.objects import ObjectStore
 from akosha.uploads.memos import read_memo
 
@@ -224,7 +227,7 @@ def test_a_replaced_manifest_leaves_its_evidence_behind(installation: Installati
 
 
 def test_an_upload_of_which_rows_are_refused_says_which(installation: Installation):
-    """I5: one commit holds all its accepted rows and names the refused ones."""
+    """I5, I24: one commit holds all its accepted rows and names the refused ones."""
     good = texts("mixed", 2)
     rows = [
         *good,
@@ -240,6 +243,17 @@ def test_an_upload_of_which_rows_are_refused_says_which(installation: Installati
     head = installation.lake.shard(shard_of("mixed")).head()
     assert head.version == 1
     assert head.uploads[0]["refused"] == {"no-id": 1, "blank-content": 1, "no-content": 1}
+    named = head.uploads[0]["refused_rows"]
+    data = installation.lake.store.get(named["path"])
+    assert (named["rows"], named["sha256"]) == (3, hashlib.sha256(data).hexdigest())
+    listed = unseal(data, kind="refused-rows", key=named["path"])
+    assert [(row["table"], row["row"], row["record_id"], row["reason"]) for row in listed["rows"]] == [
+        ("conversations_v2", 2, "", "no-id"),
+        ("conversations_v2", 3, "blank", "blank-content"),
+        ("conversations_v2", 4, "null", "no-content"),
+    ]
+    with installation.applied():
+        assert reading.fsck_lake(read_data=True)["ok"]
     exported = {row["record_id"]: row for row in installation.export().to_pylist()}
     assert set(exported) == {"id-0", "id-1", "nan", "zero"}
     assert exported["nan"]["embedding"] is exported["zero"]["embedding"] is None
@@ -275,3 +289,41 @@ def test_an_upload_below_a_prefix_may_name_its_paths_with_or_without_it(tmp_path
     put_upload(installation.uploads, "full", NOW, sound("full"), change=full)
     summary = installation.ingest()
     assert (summary["counts"]["applied"], summary["counts"]["quarantined"]) == (2, 0)
+
+
+def test_a_misplaced_list_of_refused_rows_is_found(installation: Installation):
+    put_upload(
+        installation.uploads, "mixed", NOW, database({"conversations_v2": [memory("", "no id", NOW), *texts("m")]})
+    )
+    installation.ingest()
+    store = installation.lake.store
+    (key,) = (found.key for found in store.list("uploads/") if found.key.endswith(REFUSED_ROWS_MARK))
+    store.put(key.replace(key.split("/")[-1], f"{'0' * 64}{REFUSED_ROWS_MARK}"), store.get(key))
+    with installation.applied():
+        findings = reading.fsck_lake(read_data=False)["findings"]
+    assert [finding["code"] for finding in findings if finding["severity"] == "damage"] == ["document_misplaced"]
+
+
+def test_a_row_written_twice_is_refused_once_and_the_last_one_taken(installation: Installation):
+    """I24."""
+    rows = [*texts("twice", 2), memory("id-0", "Written later.", NOW)]
+    put_upload(installation.uploads, "twice", NOW, database({"conversations_v2": rows}))
+    summary = installation.ingest()
+    assert (summary["counts"]["new"], summary["counts"]["refused_rows"]) == (2, 1)
+    head = installation.lake.shard(shard_of("twice")).head()
+    assert head.uploads[0]["refused"] == {"duplicate-key": 1}
+    exported = {row["record_id"]: row["content"] for row in installation.export().to_pylist()}
+    assert exported["id-0"] == "Written later."
+
+
+def test_a_manifest_from_the_future_outranks_no_later_upload_for_long(installation: Installation):
+    """I13: read as a day after its arrival."""
+    ahead = datetime.now(UTC) + timedelta(days=400)
+    put_upload(installation.uploads, "ahead", ahead, sound("ahead"))
+    installation.ingest()
+    head = installation.lake.shard(shard_of("ahead")).head()
+    newest = datetime.fromisoformat(head.keys["ahead"].newest_manifest)
+    assert newest < datetime.now(UTC) + timedelta(days=1, minutes=1)
+    later = [memory("id-0", "Written later.", NOW)]
+    put_upload(installation.uploads, "ahead", ahead - timedelta(days=398), database({"conversations_v2": later}))
+    assert installation.ingest()["counts"]["changed"] == 1, "it came later, though its clock was not as far ahead"

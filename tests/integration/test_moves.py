@@ -243,6 +243,7 @@ class TestRecallGate:
         Lake.create(made.settings, now=NOW)
         random = np.random.default_rng(1).normal(scale=0.3, size=(300, 384)).astype(np.float32)
         random[:, 0] = 100
+        random /= np.linalg.norm(random, axis=1, keepdims=True)
         rows = [memory(f"id-{n}", TEXT.format(n), NOW - 30 * DAY, random[n]) for n in range(300)]
         put_upload(made.uploads, "laptop-7", NOW, database({"conversations_v2": rows}))
         made.ingest()

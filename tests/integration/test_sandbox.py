@@ -18,14 +18,15 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from akosha.errors import DiskFullError, InvalidUploadError
 from akosha.transforms.times import EVIDENCE
 from akosha.uploads.manifest import Manifest, parse_manifest
-from akosha.uploads.reader import SOURCE_SCHEMA, kind_of
-from akosha.uploads.sandbox import Reading, Sandbox
-from akosha.uploads.sources import RowFaults, read_batches, upload_times
+from akosha.uploads.reader import KEY_ROWS, TEXT_ROWS, kind_of
+from akosha.uploads.sandbox import Reading, Sandbox, TableReading
+from akosha.uploads.sources import RowFaults, checked_vectors, key_batches, text_batches, upload_times
 
 pytestmark = pytest.mark.integration
 
@@ -66,18 +67,31 @@ def unpacked_sample(manifest_path: Path, folder: Path) -> tuple[Manifest, Path]:
 
 
 def rows_of(reading: Reading, faults: RowFaults | None = None) -> dict[str, pa.Table]:
-    return {
-        table.name: pa.Table.from_batches(read_batches(table, faults), schema=SOURCE_SCHEMA) for table in reading.tables
-    }
+    """Keys and texts of the accepted rows side by side, vectors checked; of a file that was read whole."""
+    return {table.name: accepted(table, RowFaults() if faults is None else faults) for table in reading.tables}
+
+
+def accepted(table: TableReading, faults: RowFaults) -> pa.Table:
+    assert table.texts is not None
+    keys = pa.Table.from_batches(key_batches(table, faults), schema=KEY_ROWS).combine_chunks()
+    texts = pa.Table.from_batches(text_batches(table.name, table.texts), schema=TEXT_ROWS)
+    texts = texts.filter(pc.is_in(texts.column("source_row"), value_set=keys.column("source_row").combine_chunks()))
+    assert texts.column("source_row").equals(keys.column("source_row"))
+    for batch in texts.combine_chunks().to_batches():
+        vectors = checked_vectors(batch, keys.column("record_id").combine_chunks(), faults)
+        texts = texts.set_column(texts.schema.get_field_index("embedding"), "embedding", vectors)
+    for name in texts.column_names[1:]:
+        keys = keys.append_column(name, texts.column(name))
+    return keys
 
 
 def micros(time: datetime) -> int:
     return round(time.timestamp() * 1e6)
 
 
-def reason_of(sandbox: Sandbox, database: Path, out: Path, **limits) -> str:
+def reason_of(sandbox: Sandbox, database: Path, out: Path) -> str:
     with pytest.raises(InvalidUploadError) as caught:
-        sandbox.read(database, out, **limits)
+        sandbox.read(database, out)
     assert not out.exists()
     assert len(caught.value.message) > 40
     return caught.value.reason
@@ -113,13 +127,12 @@ def test_the_zone_of_a_real_upload_is_found(
     manifest_path = next(path for path in MANIFESTS if f"/{system_id}/" in path.as_posix())
     manifest, database = unpacked_sample(manifest_path, tmp_path)
     reading = sandbox.read(database, tmp_path / "out")
-    times, slices = upload_times(reading, micros(manifest.timestamp))
+    times = upload_times(reading, micros(manifest.timestamp))
     assert [(used.offset_us, used.evidence) for used in times.offsets] == [(offset_us, evidence)]
-    for name, table in rows_of(reading).items():
-        local = np.array(table["local_time"].cast(pa.int64()).to_pylist())
-        created = times.created_us[slices[name]]
-        assert np.abs(local - offset_us - created).max(initial=0) < 2_000_000
-    assert sum(part.stop - part.start for part in slices.values()) == len(times.created_us)
+    tables = rows_of(reading).values()
+    local = np.concatenate([np.array(table["local_time"].cast(pa.int64()).to_pylist(), np.int64) for table in tables])
+    assert len(local) == len(times.created_us) > 0
+    assert np.abs(local - offset_us - times.created_us).max() < 2_000_000
     assert {EVIDENCE[rank] for rank in times.evidence} <= {"id", "extracted_at", evidence}
 
 
@@ -177,12 +190,12 @@ def test_columns_of_other_types_are_cast_and_missing_ones_are_null(sandbox: Sand
     database = make(
         'CREATE TABLE team_conversations ("ID" BIGINT, content VARCHAR, "timestamp" TIMESTAMPTZ, embedding DOUBLE[],'
         " tags JSON, importance_score VARCHAR, access_count VARCHAR, category STRUCT(a INT))",
-        "INSERT INTO team_conversations VALUES (7, 'text', '2026-11-20 12:00:00+02', list_transform(range(384), lambda x: 0.5),"
+        "INSERT INTO team_conversations VALUES (7, 'text', '2026-11-20 12:00:00+02', list_transform(range(384), lambda x: 0.05103103630798287),"
         " '[\"a\"]', '0.25', 'many', {'a': 1})",
     )
     row = rows_of(sandbox.read(database, tmp_path / "out"))["team_conversations"].to_pylist()[0]
     assert row["record_id"] == "7"
-    assert row["embedding"] == [0.5] * 384
+    assert row["embedding"] == pytest.approx([1 / np.sqrt(384)] * 384)
     assert row["local_time"] == datetime(2026, 11, 20, 10, 0)  # noqa: DTZ001 - naive by nature
     assert row["project"] is None
     assert json.loads(row["bookkeeping"]) == {"importance_score": 0.25}
@@ -208,9 +221,15 @@ def test_a_vector_of_another_length_or_type_is_dropped_and_counted(
     assert faults.examples == {"vector-wrong-length": ["a"]}
 
 
-def test_vectors_without_direction_are_dropped_and_counted(sandbox: Sandbox, tmp_path: Path, make):
+def test_vectors_that_break_a_rule_are_dropped_and_counted(sandbox: Sandbox, tmp_path: Path, make):
     fill = "list_transform(range(384), lambda x: {})::FLOAT[384]"
-    values = {"good": "0.1", "nan": "if(x = 5, 'nan'::FLOAT, 1)", "inf": "if(x = 5, '-inf'::FLOAT, 1)", "zero": "0"}
+    values = {
+        "good": "0.05103103630798287",
+        "long": "0.1",
+        "nan": "if(x = 5, 'nan'::FLOAT, 1)",
+        "inf": "if(x = 5, '-inf'::FLOAT, 1)",
+        "zero": "0",
+    }
     values["null"] = "if(x = 5, NULL, 1)"
     database = make(
         "CREATE TABLE conversations (id VARCHAR, content VARCHAR, embedding FLOAT[384])",
@@ -220,8 +239,8 @@ def test_vectors_without_direction_are_dropped_and_counted(sandbox: Sandbox, tmp
     table = rows_of(sandbox.read(database, tmp_path / "out"), faults)["conversations"]
     kept = {row["record_id"]: row["embedding"] for row in table.to_pylist()}
     assert [name for name, vector in kept.items() if vector is not None] == ["good"]
-    assert kept["good"] == pytest.approx([0.1] * 384)
-    assert faults.dropped_vectors == {"vector-not-finite": 3, "vector-zero": 1}
+    assert kept["good"] == pytest.approx([1 / np.sqrt(384)] * 384)
+    assert faults.dropped_vectors == {"vector-not-finite": 3, "vector-zero": 1, "vector-not-unit": 1}
 
 
 def test_rows_that_cannot_be_records_are_counted_with_examples(sandbox: Sandbox, tmp_path: Path, make):
@@ -239,6 +258,14 @@ def test_rows_that_cannot_be_records_are_counted_with_examples(sandbox: Sandbox,
     assert faults.refused == {"no-id": 2, "no-content": 1, "blank-content": 9, "too-long": 2, "long-id": 1}
     assert faults.examples["blank-content"] == [f"blank{i}" for i in range(5)]
     assert faults.examples["too-long"] == ["long", "meta"]
+    listed = {(row["row"], row["record_id"], row["reason"]) for row in faults.rows}
+    assert len(listed) == 15
+    assert {
+        (0, "blank0", "blank-content"),
+        (9, None, "no-id"),
+        (13, "long", "too-long"),
+        (15, "i" * 64, "long-id"),
+    } <= listed
 
 
 def test_impossible_times_are_unknown_times(sandbox: Sandbox, tmp_path: Path, make):
@@ -250,7 +277,7 @@ def test_impossible_times_are_unknown_times(sandbox: Sandbox, tmp_path: Path, ma
     reading = sandbox.read(database, tmp_path / "out")
     assert rows_of(reading)["conversations"]["local_time"].null_count == 5
     now = micros(datetime(2026, 11, 20, tzinfo=UTC))
-    times, _ = upload_times(reading, now)
+    times = upload_times(reading, now)
     assert set(times.created_us.tolist()) == {now}
     assert {EVIDENCE[rank] for rank in times.evidence} == {"none"}
 
@@ -271,7 +298,7 @@ def test_many_rows_come_in_order_and_in_bounded_batches(sandbox: Sandbox, tmp_pa
         version="v1.5.0",
     )
     reading = sandbox.read(database, tmp_path / "out")
-    batches = list(read_batches(reading.tables[0]))
+    batches = list(key_batches(reading.tables[0]))
     assert max(batch.num_rows for batch in batches) <= 2_048
     assert [name for batch in batches for name in batch["record_id"].to_pylist()] == [f"r{i}" for i in range(10_000)]
 
@@ -326,8 +353,8 @@ def test_a_small_file_that_grows_without_end_is_stopped(tmp_path: Path, make):
 
 def test_more_rows_or_bytes_than_allowed_are_refused(tmp_path: Path, make):
     database = make("CREATE TABLE conversations AS SELECT 'r' || i AS id, 'text' AS content FROM range(9000) r(i)")
-    with Sandbox(max_output_bytes=100_000) as small:
-        assert reason_of(small, database, tmp_path / "rows", max_rows=5_000) == "too-large"
+    with Sandbox(max_rows=5_000) as few, Sandbox(max_output_bytes=100_000) as small:
+        assert reason_of(few, database, tmp_path / "rows") == "too-large"
         assert reason_of(small, database, tmp_path / "bytes") == "too-large"
 
 
@@ -442,7 +469,7 @@ def test_a_full_disk_is_not_blamed_on_the_upload(tmp_path: Path):
 
     class FullDisk(Sandbox):
         def _ask(self, request):
-            (out / "000.arrow").symlink_to("/dev/full")
+            (out / "000.keys.arrow").symlink_to("/dev/full")
             return super()._ask(request)
 
     with FullDisk() as prepared, pytest.raises(DiskFullError) as caught:

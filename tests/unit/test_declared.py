@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from akosha.embedding import model as embedding
 from akosha.errors import ConfigurationError
 from akosha.lake.sql import statement
 from akosha.transforms import cleaning, fingerprints, quantization, sentences, signs, summaries
+from akosha.uploads import prepare, reader, sources
 
 CODE_IDS = {
     "codec": quantization.CODEC_ID,
@@ -20,6 +23,7 @@ CODE_IDS = {
     "cleaning": cleaning.CLEANING_ID,
     "signs": signs.SIGNS_ID,
     "embedding": embedding.MODEL_ID,
+    "quality-rules": reader.RULES_ID,
 }
 
 # SHA-256 of each released file's canonical JSON. A failing line means that stored data changes its meaning: declare a
@@ -29,6 +33,7 @@ RELEASED = {
     "clean-v1": "e8fa9a0c323a2984f0f39b2393a35fa6b1cf6d3c566efb2113eac023fd9db54a",
     "int8-symmetric-v1": "41a21488895d33bcbdab3beacf2c0e9af361cb6d93845476648f93947ed684f5",
     "minhash-affine32-byte8-v1": "52eb939779a6c6831de4def51a19ff58bc7033bbc34d4b94c11a77b0da5a07ad",
+    "quality-rules-v1": "9697b2e4dd3bbcf6728e924fcc4cf6d14f7b30fc80488bf05f5e37b067c0c631",
     "sign-centred-v1": "9361ce1bc9aef4a6fe51085aaeeec35aa124feb9ec58c9fba59cc3427e7da014",
     "tf-mmr-3-v1": "0c4fba4b15fe6640ab511bcda44aa3bddc51ceb8743598ab3c961432a4e49114",
 }
@@ -79,6 +84,29 @@ def test_declared_numbers_equal_the_codes_constants() -> None:
     assert codec["smallest_peak"] == quantization.SMALLEST_PEAK
     assert encoder["dimension"] == embedding.DIMENSION
     assert declared.model("clean-v1")["encoded_prefix"] == cleaning.ENCODED_PREFIX
+
+
+def rule_codes(action: str) -> set[str]:
+    return {rule["code"] for rule in declared.model(reader.RULES_ID)["rules"] if rule["action"] == action}
+
+
+def test_the_rules_that_are_checked_are_the_rules_that_are_declared() -> None:
+    """The other way round as well: no code in the code that is not declared."""
+    refusing = set(re.findall(r"THEN '([a-z]+-[a-z]+)'", statement("source_rows")))
+    refusing |= set(re.findall(r'"([a-z]+-[a-z]+)"', inspect.getsource(prepare._once)))
+    dropping = set(re.findall(r'"(vector-[a-z-]+)"', inspect.getsource(sources)))
+    assert refusing == rule_codes("refuse-row")
+    assert dropping == rule_codes("drop-vector")
+    assert rule_codes("distrust-time") == {"time-out-of-range"}
+    actions = {rule["action"] for rule in declared.model(reader.RULES_ID)["rules"]}
+    assert actions == {"refuse-row", "drop-vector", "distrust-time"}
+
+
+def test_every_bound_that_is_checked_is_declared() -> None:
+    rules = declared.model(reader.RULES_ID)
+    asked = set(re.findall(r"\$(\w+)", statement("source_rows")))
+    assert asked == set(reader._BOUNDS)
+    assert asked | {"unit_tolerance"} == set(rules) - {"id", "kind", "rules", "comment"}
 
 
 def test_the_declared_mean_fits_its_model() -> None:

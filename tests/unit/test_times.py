@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from akosha.transforms.times import EVIDENCE, NAT, infer_times, time_in_id
+from akosha.transforms.times import EVIDENCE, NAT, infer_times, time_in_id, times_in_ids
 
 HOUR = 3_600_000_000
 MINUTE = HOUR // 60
@@ -37,7 +37,7 @@ def uuid7(time_us: int) -> str:
 
 def infer(rows: list[tuple[str, int, int]], manifest_us: int = NOW):
     ids, local, extracted = zip(*rows, strict=True)
-    return infer_times(list(ids), np.array(local, np.int64), np.array(extracted, np.int64), manifest_us)
+    return infer_times(times_in_ids([list(ids)]), np.array(local, np.int64), np.array(extracted, np.int64), manifest_us)
 
 
 def names(result) -> list[str]:
@@ -68,12 +68,20 @@ def test_other_ids_tell_nothing(text: str):
     assert time_in_id([text])[0] == NAT
 
 
-def test_a_time_in_an_id_after_the_limit_is_not_believed():
-    assert time_in_id([ulid(NOW + 3 * HOUR)], NOW + 2 * HOUR)[0] == NAT
+def test_a_time_in_an_id_long_after_the_manifest_is_not_believed():
+    rows = [(ulid(NOW + 47 * HOUR), NAT, NAT), (ulid(NOW + 49 * HOUR), NAT, NAT)]
+    assert names(infer(rows)) == ["id", "none"]
+
+
+@given(st.lists(st.sampled_from(["a", ulid(NOW), uuid7(NOW), "7" * 32])), st.integers(1, 5))
+def test_ids_that_come_in_batches_tell_what_they_tell_together(ids: list[str], size: int):
+    found = times_in_ids([ids[start : start + size] for start in range(0, len(ids), size)])
+    assert found.times_us.tolist() == time_in_id(ids).tolist()
+    assert found.bare.tolist() == [text in (uuid7(NOW), "7" * 32) for text in ids]
 
 
 def test_no_ids_give_no_times():
-    result = infer_times([], np.empty(0, np.int64), np.empty(0, np.int64), NOW)
+    result = infer_times(times_in_ids([]), np.empty(0, np.int64), np.empty(0, np.int64), NOW)
     assert len(result.created_us) == 0
     assert result.offsets == ()
 
@@ -174,7 +182,7 @@ def test_a_checkpoint_time_tells_the_zone_but_not_the_row():
     local = np.array([NOW - 10 * HOUR, NOW - 9 * HOUR], np.int64)
     nothing = np.full(2, NAT)
     checkpoint = np.array([NOW - 2 * HOUR - SECOND, NAT], np.int64)
-    result = infer_times(["a", "b"], local, nothing, NOW, checkpoint)
+    result = infer_times(times_in_ids([["a", "b"]]), local, nothing, NOW, checkpoint)
     assert names(result) == ["offset", "offset"]
     assert result.created_us.tolist() == [NOW - 2 * HOUR, NOW - HOUR]
 

@@ -89,16 +89,22 @@ def check_policies(store: ObjectStore, keys: Sequence[str], report: FsckReport) 
 
 
 def check_memos(store: ObjectStore, keys: Sequence[str], report: FsckReport, published: Published) -> None:
-    """Every memo is intact and lies where its upload belongs. The versions they name go to `published`."""
+    """Every memo and every list of refused rows is intact and lies where its upload belongs.
+
+    The versions that memos name go to `published`.
+    """
     for key in (key for key in keys if key.startswith(MEMOS)):
-        memo = read_document(store, key, "memo", report)
+        kind = "refused-rows" if key.endswith(layout.REFUSED_ROWS_MARK) else "memo"
+        memo = read_document(store, key, kind, report)
         if memo is None:
             continue
         day = key.split("/")[2] if key.count("/") == 3 else ""
         manifest_key, etag = str(memo.get("manifest_key")), str(memo.get("etag"))
         own = layout.memo_key(int(memo.get("shard", -1)), day, manifest_key, etag)
+        if kind == "refused-rows":
+            own = layout.refused_rows_key(own)
         if key != (layout.quarantine_key(own) if memo.get("outcome") == "quarantined" else own):
-            _misplaced(report, key, f"the memo of {manifest_key}", "memo")
+            _misplaced(report, key, f"the {kind} of {manifest_key}", kind)
         elif memo.get("version"):
             published.note(int(memo["shard"]), int(memo["version"]), "", key)
 

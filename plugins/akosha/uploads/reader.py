@@ -279,8 +279,9 @@ def _sources(con: duckdb.DuckDBPyConnection) -> tuple[list[str], list[str], dict
 
 
 def _count(con: duckdb.DuckDBPyConnection, table: str) -> int:
-    counted = con.execute(f"SELECT count(*) FROM upload.main.{_identifier(table)}").fetchall()  # noqa: S608 - quoted
-    return int(counted[0][0])
+    # All rows of the result, also of one row: until then the connection does nothing else.
+    ((count,),) = con.execute(f"SELECT count(*) FROM upload.main.{_identifier(table)}").fetchall()  # noqa: S608 - quoted
+    return int(count)
 
 
 def _query(source: str, wanted: Sequence[str]) -> str:

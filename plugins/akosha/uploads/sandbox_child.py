@@ -159,7 +159,7 @@ def _lock_down(request: dict[str, Any], write_end: int) -> None:
     seconds = math.ceil(request["timeout_seconds"]) + 1
     memory = request["limits"]["memory_bytes"]
     _limit(resource.RLIMIT_CORE, 0)
-    _limit(resource.RLIMIT_CPU, seconds)
+    _limit(resource.RLIMIT_CPU, seconds, spare=1)  # at the hard limit the kernel kills without saying why
     _limit(resource.RLIMIT_FSIZE, request["limits"]["output_bytes"])
     _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
     if sys.platform == "linux":  # elsewhere the kernel refuses or ignores it; DuckDB's own limit remains
@@ -167,10 +167,11 @@ def _lock_down(request: dict[str, Any], write_end: int) -> None:
     syscalls.forbid()
 
 
-def _limit(kind: int, wanted: int) -> None:
-    hard = resource.getrlimit(kind)[1]
-    value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(kind, (value, value))
+def _limit(kind: int, wanted: int, *, spare: int = 0) -> None:
+    """Allow `wanted` at most, and for ever no more than `spare` beyond it."""
+    most = resource.getrlimit(kind)[1]
+    soft, hard = (value if most == resource.RLIM_INFINITY else min(value, most) for value in (wanted, wanted + spare))
+    resource.setrlimit(kind, (soft, hard))
 
 
 def _send(descriptor: int, document: dict[str, Any]) -> None:

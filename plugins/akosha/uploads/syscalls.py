@@ -16,16 +16,25 @@ from typing import Final
 _SET_NO_NEW_PRIVILEGES: Final = 38  # linux/prctl.h
 _SET_SECCOMP: Final = 22
 _MODE_FILTER: Final = 2
-_LOAD_WORD, _EQUAL, _RETURN = 0x20, 0x15, 0x06  # linux/bpf_common.h: BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_RET|K
+_LOAD_WORD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06  # BPF_LD|W|ABS, BPF_JMP|JEQ|K, BPF_JMP|JGE|K, BPF_RET|K
 _ALLOW, _KILL, _REFUSE = 0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM  # linux/seccomp.h
+_X32: Final = 0x40000000  # the same calls under other numbers, beside those of x86-64
 _AT_NUMBER, _AT_ARCHITECTURE, _AT_FIRST_ARGUMENT = 0, 4, 16  # struct seccomp_data
 
 # Machine: (AUDIT_ARCH, calls that always fail, calls that fail unless their first argument is the own process id).
 # In order: socket, connect, bind, accept, execve, execveat, ptrace, process_vm_readv and _writev, tkill, mount, bpf,
-# userfaultfd, io_uring_setup, keyctl; kill, tgkill.
+# userfaultfd, io_uring_setup, keyctl, rt_sigqueueinfo, rt_tgsigqueueinfo, pidfd_send_signal, pidfd_getfd; kill, tgkill.
 _MACHINES: Final = {
-    "x86_64": (0xC000003E, (41, 42, 49, 43, 59, 322, 101, 310, 311, 200, 165, 321, 323, 425, 250), (62, 234)),
-    "aarch64": (0xC00000B7, (198, 203, 200, 202, 221, 281, 117, 270, 271, 130, 40, 280, 282, 425, 219), (129, 131)),
+    "x86_64": (
+        0xC000003E,
+        (41, 42, 49, 43, 59, 322, 101, 310, 311, 200, 165, 321, 323, 425, 250, 129, 297, 424, 438),
+        (62, 234),
+    ),
+    "aarch64": (
+        0xC00000B7,
+        (198, 203, 200, 202, 221, 281, 117, 270, 271, 130, 40, 280, 282, 425, 219, 138, 240, 424, 438),
+        (129, 131),
+    ),
 }
 
 
@@ -73,6 +82,8 @@ def _program(
         (_EQUAL, 1, 0, architecture),
         (_RETURN, 0, 0, _KILL),  # another calling convention would have other numbers
         (_LOAD_WORD, 0, 0, _AT_NUMBER),
+        (_AT_LEAST, 0, 1, _X32),
+        (_RETURN, 0, 0, _KILL),
     ]
     for number in never:
         program += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE)]

@@ -31,7 +31,7 @@ ARRIVED: Final = pa.schema(
 )
 COUNTED: Final = ("new", "changed", "gone", "older", "retimed", "amended")
 _EVIDENCE_SQL: Final = "[" + ", ".join(f"'{name}'" for name in EVIDENCE) + "]"
-_BASE_ID: Final = "regexp_replace(record_id, '(.)~(' || left(lower(hex(content_sha256)), 8) || '|' || lower(hex(content_sha256)) || ')$', '\\1')"
+_BASE_ID: Final = "regexp_replace(record_id, '(?s)(.)~(' || left(lower(hex(content_sha256)), 8) || '|' || lower(hex(content_sha256)) || ')$', '\\1')"
 _ONCE: Final = "QUALIFY row_number() OVER (PARTITION BY source_table, base_id, text_key ORDER BY position DESC) = 1"
 _BATCH_ROWS: Final = 20_000
 
@@ -103,7 +103,7 @@ def plan_upsert(
         params = {"manifest": manifest_time, "newest": live.newest, "ambiguous": rules.ambiguous}
         matched = _filled("upsert_matched", base_id=_BASE_ID, once=_ONCE if rules.ambiguous else "")
         named = _filled("upsert_named", matched=matched) if rules.ambiguous else _unnamed(matched)
-        deletable = f"source_table IN ({statement('upsert_fresh')})" if deletes else "false"
+        deletable = f"source_table IN ({_filled('upsert_fresh')})" if deletes else "false"
         plan = _filled("upsert_plan", named=named, deletable=deletable)
         con.execute(
             f"CREATE OR REPLACE TEMP TABLE plan AS {plan}",
@@ -145,7 +145,8 @@ def _unnamed(matched: str) -> str:
 
 def _filled(name: str, **parts: str) -> str:
     """A statement with other statements in its places: ``{name}`` in braces, or a table called like the part."""
-    text = statement(name).strip().removesuffix(";")
+    lines = statement(name).strip().removesuffix(";").splitlines()
+    text = "\n".join(line for line in lines if not line.startswith("--"))  # a contract names the places as well
     for part, value in parts.items():
         text = text.replace("{" + part + "}", value)
         text = text.replace(f"FROM {part}\n", f"FROM (\n{value}\n)\n")
