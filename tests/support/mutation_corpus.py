@@ -71,7 +71,7 @@ class Scoreboard:
 
     def text(self) -> str:
         """As it is printed."""
-        lines = [f"{'kind':24} {'cases':>6} {'refused':>8} {'unchanged':>10} {'no record':>10}"]
+        lines = [f"{'kind':24} {'cases':>6} {'refused':>8} {'as meant':>10} {'no record':>10}"]
         for name, count in [*self.cases.items(), ("all", self.cases.total())]:
             parts = [
                 table.total() if name == "all" else table[name] for table in (self.refused, self.accepted, self.nothing)
@@ -165,7 +165,7 @@ class Corpus:
             assert self._records(rows.get(f"{CONTROL}{name}", {})) == sound(name).records, name
         for system, (case, attempt) in attempts.items():
             found = rows.get(system, {})
-            control = rows[f"{CONTROL}{attempt.control}"] if attempt.control else None
+            control = rows[f"{CONTROL}{attempt.control}"] if attempt.control and not attempt.authored else None
             wrong = [
                 *self._wrong_memos(attempt, memos.get(system, [])),
                 *self._wrong_rows(attempt, memos.get(system, []), found),
