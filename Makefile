@@ -3,10 +3,10 @@ SHELL := bash
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test lint format bench graph clean
+.PHONY: help setup lock demo test mutations lint format bench graph clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup:  ## build .venv in this checkout (Python 3.11 or 3.12; PYTHON=... chooses one)
 	@bash deploy/setup.sh
@@ -19,6 +19,9 @@ demo: setup  ## uploads to search through a real Airflow on 127.0.0.1, until Ctr
 
 test: setup  ## lint, types, contracts and all tests; stops at the first failure
 	@bash deploy/test.sh
+
+mutations: setup  ## the long form of the tests in tests/storm: 5,000 damaged uploads and 200 histories, with a scoreboard (half an hour)
+	@MUTATIONS=5000 HISTORIES=200 $(BIN)/pytest -q -s tests/storm
 
 lint: setup  ## only the checks that run no code
 	@bash deploy/test.sh --lint-only

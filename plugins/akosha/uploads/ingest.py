@@ -156,6 +156,9 @@ class Ingester:
         attempts = 0
         while uploads:
             head = self.lake.shard(shard).head()
+            self._read(head, uploads, outcome)
+            if not uploads:
+                return
             try:
                 commit = self._commit(head, uploads, policy)
             except CommitConflictError:
@@ -170,6 +173,20 @@ class Ingester:
                 for upload in uploads:
                     self._record(commit, upload, outcome)
                 return
+
+    def _read(self, head: Commit, uploads: list[_Upload], outcome: IngestOutcome) -> None:
+        """Read the keys of a round. What does not read leaves it here: found later, it would have all others planned again."""
+        for upload in list(uploads):
+            if upload.prepared is not None or self._is_known(head, upload):
+                continue
+            try:
+                upload.prepared = read_keys(upload.fetched, self.sandbox)
+            except InvalidUploadError as error:
+                uploads.remove(upload)
+                self._quarantine(upload.ref, error, outcome)
+
+    def _is_known(self, head: Commit, upload: _Upload) -> bool:
+        return not self.force and _repeats(upload.fetched, head.keys.get(upload.ref.system_id))
 
     def _commit(self, head: Commit, uploads: Sequence[_Upload], policy: Policy) -> Commit:
         with edit_shard(self.lake, head, about()) as edit:
@@ -188,11 +205,9 @@ class Ingester:
         entry = edit.head.keys.get(system_id)
         newest = fetched.manifest.timestamp
         upload.plan = None
-        if not self.force and _repeats(fetched, entry):
+        if upload.prepared is None:  # see `_read`
             edit.confirm_keys(system_id, newest=newest, file_sha256=fetched.file_sha256)
             return
-        if upload.prepared is None:
-            upload.prepared = read_keys(fetched, self.sandbox)
         upload.refused_rows = write_refused_rows(self.lake.store, upload.prepared)
         if not upload.prepared.arrived.num_rows:
             return  # an empty or stale copy says nothing, least of all of absence
