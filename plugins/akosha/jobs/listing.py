@@ -128,7 +128,7 @@ def look(lake: Lake, uploads: ObjectStore, narrowing: Narrowing, listing: str, a
     state = replace(
         state,
         newest={name: second for name, second in latest.items() if name not in heads or heads[name] < second},
-        queue=tuple(queued(state.queue if narrowed else found.left, _with_due_uploads(found))),
+        queue=tuple(queued((*(state.queue if narrowed else ()), *found.left), _with_due_uploads(found))),
     )
     if not narrowed:
         state = replace(state, at=max(at, state.at or at), full_at=at if full else state.full_at)
