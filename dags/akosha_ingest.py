@@ -12,6 +12,8 @@ from akosha_airflow import (
     MAP_LABEL,
     FailureNotice,
     announce,
+    as_of,
+    backfill_interval,
     default_args,
     hand_out,
     label,
@@ -27,6 +29,10 @@ DOC = """
 Finds uploads that no earlier run has dealt with, reads each one in a locked-down process, and commits its new and
 changed records to the tier **hot**. `plan` discovers and groups the shards, one mapped `ingest` works through each
 group, `finish` sums up. It takes everything that is due, whatever its data interval: a missed run needs no back-fill.
+One huge system does not hold up the others: a run takes a bounded share of each, and what it leaves is the *backlog*,
+which the message and the counts name and the next run goes on with.
+
+A run of Airflow's own back-fill takes the uploads made in its data interval, and those again that were dealt with.
 
 An upload that breaks its contract goes to quarantine with a reason; the others are unaffected and the run is green and
 says so. `akosha quarantine list` shows them.
@@ -58,7 +64,8 @@ alone.
             enum=["auto", "recent", "full"],
             type="string",
             title="Listing",
-            description="Which part of the bucket to list: auto chooses; recent = where new uploads appear; full = all.",
+            description="Which part of the bucket to list: auto is full in the first run of a day (UTC) and recent "
+            "otherwise; recent = where new uploads appear, of systems at their turn; full = all.",
         )
     },
     tags=["akosha", "hot"],
@@ -69,14 +76,19 @@ def akosha_ingest() -> None:
         from akosha import jobs
 
         context = get_current_context()
-        params = context["params"]
+        params, interval = context["params"], backfill_interval(context)
+        system, shard = params["system"], params["shard"]
         with library_errors():
+            if interval:
+                systems = [system] if system else []
+                return hand_out(
+                    jobs.plan_backfill(
+                        lake_run_id(context), systems=systems, shard=shard, between=interval, force=True, dry_run=False
+                    )
+                )
             return hand_out(
                 jobs.plan_ingest(
-                    lake_run_id(context),
-                    system=params["system"],
-                    shard=params["shard"],
-                    listing=params["listing"],
+                    lake_run_id(context), system=system, shard=shard, listing=params["listing"], at=as_of(context)
                 )
             )
 

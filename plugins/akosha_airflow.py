@@ -122,6 +122,11 @@ def move_params() -> dict[str, Param]:
     )
 
 
+def date_param(title: str, description: str) -> Param:
+    """A form field for a day, or nothing."""
+    return Param(None, type=["null", "string"], format="date", title=title, description=description)
+
+
 def as_of(context: Context) -> str:
     """The instant this run decides with: the parameter, else the data interval's end, else when the run was due.
 
@@ -138,6 +143,18 @@ def as_of(context: Context) -> str:
         message = "the run has neither a data interval nor a due time: trigger it with 'as_of'"
         raise AirflowFailException(message)
     return instant.isoformat()
+
+
+def backfill_interval(context: Context) -> tuple[str, str] | None:
+    """Beginning and end of the data interval of a run of Airflow's own back-fill; None for every other run.
+
+    Returns:
+        ISO 8601 with UTC offset; the end is not included.
+    """
+    start, end = context.get("data_interval_start"), context.get("data_interval_end")
+    if context["dag_run"].run_type != "backfill" or start is None or end is None:
+        return None
+    return start.isoformat(), end.isoformat()
 
 
 def lake_run_id(context: Context) -> str:

@@ -52,6 +52,21 @@ class Settings(BaseModel):
     sandbox_max_bytes: int = Field(
         4 << 30, ge=1 << 20, description="largest unpacked database file that is read, in bytes"
     )
+    list_budget: int = Field(
+        0,
+        ge=0,
+        description="LIST requests an ingest plan may spend on systems; the next run goes on from there. 0 = no limit",
+    )
+    system_uploads: int = Field(
+        500, ge=0, description="uploads of one system that an ingest run takes; the rest is backlog. 0 = no limit"
+    )
+    system_bytes: int = Field(
+        1_000_000_000, ge=0, description="packed bytes of one system that an ingest run takes. 0 = no limit"
+    )
+    run_uploads: int = Field(
+        20_000, ge=0, description="uploads that an ingest run takes, dealt out fairly among systems. 0 = no limit"
+    )
+    run_bytes: int = Field(4_000_000_000, ge=0, description="packed bytes that an ingest run takes. 0 = no limit")
     recall_floor: float = Field(0.95, ge=0, le=1, description="recall@10 below which a move is refused")
     batches: int = Field(8, ge=1, le=256, description="mapped tasks per run, at most")
     ambiguous_systems: str = Field(

@@ -78,6 +78,31 @@ def run(settings):
     return run_dag
 
 
+@pytest.fixture
+def native_backfill(settings, monkeypatch):
+    """Run `akosha_ingest` as Airflow's own back-fill would, for the quarter of an hour that ends at an instant."""
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.models import dagrun
+    from airflow.utils.types import DagRunType
+
+    make = dagrun.get_or_create_dagrun
+
+    def as_backfill(**given):  # Airflow's test runs are manual ones
+        run = make(**given)
+        run.run_type = DagRunType.BACKFILL_JOB
+        given["session"].commit()
+        return run
+
+    def run_dag(end, **conf):
+        monkeypatch.setattr(dagrun, "get_or_create_dagrun", as_backfill)
+        done = DagBag(ROOT / "dags").dags["akosha_ingest"].test(logical_date=end, run_conf=conf)
+        monkeypatch.setattr(dagrun, "get_or_create_dagrun", make)
+        [finish] = [task for task in done.get_task_instances() if task.task_id == "finish"]
+        return done, finish.xcom_pull(task_ids="finish", key="return_value")
+
+    return run_dag
+
+
 def states(done):
     return {(task.task_id, task.map_index): task.state for task in done.get_task_instances()}
 
@@ -199,3 +224,61 @@ def test_a_missing_lake_fails_the_plan_at_once_and_names_the_setting(run, tmp_pa
     assert done.state == "failed"
     assert states(done)["plan", -1] == "failed"
     assert summary is None
+
+
+def heads():
+    return [(head.shard, head.version) for head in Lake.open(Settings.from_environment()).heads()]
+
+
+def test_a_back_fill_of_what_is_applied_changes_nothing_and_asks_first(run):
+    run("akosha_ingest")
+    before = heads()
+
+    done, summary = run("akosha_backfill", systems=f"{KNOWN}, legacy-feb", force=True)
+    assert done.state == "success"
+    assert summary["message"].startswith("nothing to do: dry run: ")
+    assert (summary["counts"]["uploads"], summary["counts"]["due"]) == (0, len(summary["would_take"]))
+
+    done, summary = run("akosha_backfill", systems=f"{KNOWN}, legacy-feb", force=True, dry_run="no")
+    assert done.state == "success"
+    assert summary["counts"]["uploads"] == summary["counts"]["unchanged"] + summary["counts"]["quarantined"] > 0
+    assert (summary["counts"]["systems"], summary["rows_changed"]) == (2, 0)
+    assert heads() == before
+
+
+def test_a_back_fill_takes_only_the_dates_of_its_form(run, upload):
+    upload("late-one", "20261101_120000")
+    upload("late-two", "20261102_120000")
+    done, summary = run("akosha_backfill", from_date="2026-11-01", until_date="2026-11-01")
+    assert done.state == "success"
+    assert (summary["counts"]["uploads"], summary["counts"]["applied"], summary["counts"]["systems"]) == (1, 1, 1)
+
+
+def test_airflows_own_back_fill_takes_the_uploads_of_its_interval_again(run, native_backfill, upload):
+    upload("late-one", "20261101_120100")
+    upload("late-two", "20261101_121500")
+    end = datetime(2026, 11, 1, 12, 15, tzinfo=UTC)
+
+    done, summary = native_backfill(end)
+    assert done.state == "success"
+    assert (summary["counts"]["uploads"], summary["counts"]["applied"]) == (1, 1)
+    before = heads()
+
+    done, summary = native_backfill(end)
+    assert done.state == "success"
+    assert (summary["counts"]["uploads"], summary["counts"]["unchanged"], summary["rows_changed"]) == (1, 1, 0)
+    assert heads() == before
+
+    done, summary = native_backfill(end - timedelta(days=1))
+    assert done.state == "success"
+    assert summary["counts"]["uploads"] == 0
+
+
+def test_the_summary_that_an_asset_event_carries_names_the_backlog_and_every_other_number(run, monkeypatch, bucket):
+    monkeypatch.setenv("AKOSHA_RUN_UPLOADS", "2")
+    done, summary = run("akosha_ingest")
+    assert done.state == "success"
+    assert (summary["counts"]["planned"], summary["counts"]["uploads"]) == (2, 2)
+    assert summary["counts"]["backlog_uploads"] == summary["counts"]["due"] - 2 > 0
+    for name in ("refused_rows", "rows_read", "requests", "backlog_bytes", "backlog_oldest_seconds", "unusable_keys"):
+        assert summary["counts"][name] >= 0

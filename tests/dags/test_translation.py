@@ -63,6 +63,20 @@ def test_the_form_decides_the_instant_before_the_interval_and_the_interval_befor
     assert akosha_airflow.as_of(context(as_of=None)) == DUE.isoformat()
 
 
+def test_only_a_run_of_airflows_own_back_fill_is_limited_to_its_interval():
+    begin, end = datetime(2026, 11, 20, 2, 15, tzinfo=UTC), datetime(2026, 11, 20, 2, 30, tzinfo=UTC)
+    for run_type, expected in (
+        ("backfill", (begin.isoformat(), end.isoformat())),
+        ("scheduled", None),
+        ("manual", None),
+    ):
+        made = context(interval_end=end) | {"data_interval_start": begin}
+        made["dag_run"].run_type = run_type
+        assert akosha_airflow.backfill_interval(made) == expected
+    made["dag_run"].run_type = "backfill"
+    assert akosha_airflow.backfill_interval(made | {"data_interval_start": None}) is None
+
+
 def test_run_names_are_path_segments_and_differ_wherever_runs_or_attempts_differ():
     names = [
         akosha_airflow.lake_run_id(context()),

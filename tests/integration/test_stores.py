@@ -235,6 +235,33 @@ def test_a_list_follows_every_page(proxy, behind):
     assert list(store.list_folders("many/")) == [key[5:7] for key in keys]
 
 
+@pytest.mark.parametrize("delimiter", ["", "/"])
+def test_a_page_is_read_as_botocore_reads_it(s3_server, bucket, delimiter):
+    """Names that XML and URLs must escape, sizes, times and tokens."""
+    plain, own = boto3.client("s3", endpoint_url=s3_server), make_client(s3_server)
+    for number, key in enumerate(["a b/ü", "a+b/&<>", "a%2Fb/'\"", "東京/x", "z"]):
+        plain.put_object(Bucket=bucket, Key=key, Body=b"x" * number)
+    wanted = {"Bucket": bucket, "MaxKeys": 3, **({"Delimiter": delimiter} if delimiter else {})}
+    for prefix in ("", "a", "nothing"):
+        pages = [client.list_objects_v2(**wanted, Prefix=prefix) for client in (plain, own)]
+        expected, found = (
+            [page["IsTruncated"], bool(page.get("NextContinuationToken"))]
+            + [[one[name] for name in ("Key", "Size", "ETag", "LastModified")] for one in page.get("Contents", ())]
+            + [one["Prefix"] for one in page.get("CommonPrefixes", ())]
+            for page in pages
+        )
+        assert found == expected
+
+
+def test_requests_are_counted_page_by_page(proxy, behind):
+    store = behind()
+    for number in range(7):
+        store.put(f"many/{number}", b"")
+    proxy.rule("pages", method="GET", path="list-type=2", count=ALWAYS)
+    assert len(list(store.list(""))) == 7
+    assert (store.requests.lists, store.requests.others, store.requests.total) == (3, 7, 10)
+
+
 def test_a_store_that_ignores_the_condition_is_refused_by_name(proxy, behind, bucket, s3_server):
     rule = proxy.rule("unconditional", method="PUT", conditional=True, count=ALWAYS)
     with pytest.raises(ConfigurationError, match="AKOSHA_LAKE_URL") as caught:

@@ -42,7 +42,18 @@ def _job_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--listing",
         choices=["auto", "recent", "full"],
         default="full",
-        help="recent: from 48 hours before each system's newest upload; full: everything (default)",
+        help="recent: systems at their turn, from 48 hours before their newest upload; full: everything (default)",
+    )
+    backfill = _verb(groups, "backfill", verbs.backfill, "take in uploads of chosen systems and dates once more")
+    backfill.add_argument("--system", action="append", default=[], help="only this system; may be repeated")
+    backfill.add_argument("--shard", type=int, help="only this shard, 0-255")
+    backfill.add_argument("--since", help="uploaded at this date or time or later, ISO 8601")
+    backfill.add_argument("--until", help="uploaded before this time, or on this date at the latest")
+    backfill.add_argument("--force", action="store_true", help="also what was taken in before, or is in quarantine")
+    backfill.add_argument(
+        "--dry-run",
+        action=argparse.BooleanOptionalAction,
+        help="only say what would be taken in (default with --force)",
     )
     embed = _verb(groups, "embed", verbs.embed, "fill missing vectors in hot")
     _narrowing(embed)

@@ -26,7 +26,9 @@ def status(answer: Answer) -> Iterator[str]:
         yield f"  {tier:8}{figures['records']:>12,} records {size(figures['bytes']):>10} in {figures['files']} files"
     yield f"without a vector yet: {answer['without_vector']:,}   uploads in quarantine: {answer['quarantined']}"
     if answer["due_uploads"] is not None:
-        yield f"uploads due: {answer['due_uploads']}"
+        yield f"uploads due: {_waiting(answer['due'])}"
+    if answer["backlog"].get("uploads"):
+        yield f"backlog that the last plan left: {_waiting(answer['backlog'])}"
     if answer["held_shards"]:
         yield f"HELD shards, written by nobody until they are released: {answer['held_shards']}"
     for job, last in answer["last_runs"].items():
@@ -47,6 +49,10 @@ def summary(answer: Answer) -> Iterator[str]:
     yield answer["message"]
     for reason in answer.get("quarantined", ()):
         yield f"  quarantined {reason['upload']}: {reason['message']}"
+    for key in answer.get("would_take", ()):
+        yield f"  would take in {key}"
+    for key in answer.get("unusable", ()):
+        yield f"  left alone, an unusable key: {key!r}"
     for key in answer.get("first_records", ()) if answer.get("dry_run") else ():
         yield f"  would move {' / '.join(key)}"
     if answer.get("report"):
@@ -79,6 +85,13 @@ def quarantine(found: Sequence[Answer]) -> Iterator[str]:
         yield f"    {memo['message']}"
         yield f"    {memo['memo']}"
     yield f"{len(found)} uploads in quarantine"
+
+
+def _waiting(figures: Answer) -> str:
+    if not figures["uploads"]:
+        return "0"
+    hours = figures["oldest_seconds"] / 3600
+    return f"{figures['uploads']:,} of {figures['systems']} systems, {size(figures['bytes'])}, the oldest {hours:,.1f} h old"
 
 
 def _shortened(text: str) -> str:

@@ -65,6 +65,21 @@ def ingest(options: argparse.Namespace) -> int:
     )
 
 
+def backfill(options: argparse.Namespace) -> int:
+    """Take in chosen systems and dates once more."""
+    from akosha import jobs
+
+    plan = jobs.plan_backfill(
+        _run_id(),
+        systems=options.system,
+        shard=options.shard,
+        between=(options.since, options.until),
+        force=options.force,
+        dry_run=options.dry_run,
+    )
+    return _run(options, plan)
+
+
 def embed(options: argparse.Namespace) -> int:
     """Fill missing vectors."""
     from akosha import jobs

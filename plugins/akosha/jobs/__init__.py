@@ -4,6 +4,7 @@ A job is `plan_*` -> `run_batch` for each batch -> `finish`. The plan lies in th
 the batch labels travel between tasks.
 """
 
+from akosha.jobs.backfill import plan_backfill
 from akosha.jobs.doctor import doctor
 from akosha.jobs.embed import plan_embed
 from akosha.jobs.ingest import plan_ingest, plan_replay
@@ -15,6 +16,7 @@ from akosha.jobs.validation import plan_validate
 __all__ = [
     "doctor",
     "finish",
+    "plan_backfill",
     "plan_embed",
     "plan_ingest",
     "plan_move",

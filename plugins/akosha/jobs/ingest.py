@@ -1,14 +1,15 @@
-"""The ingest job: list the uploads bucket, group what is due by shard, take it in."""
+"""The ingest job: list what is due of the uploads bucket, share the run out among systems, take it in."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal, cast
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, Final
 
-from akosha.errors import ObjectMissingError, UsageError
+from akosha.errors import ConfigurationError, UsageError
+from akosha.jobs.listing import Listing, Narrowing, look, remember
 from akosha.jobs.plans import (
     UPLOAD_KILOBYTES,
     UPLOADS,
@@ -19,53 +20,86 @@ from akosha.jobs.plans import (
     chosen_shards,
     now,
     open_lake,
+    parse_as_of,
     write_plan,
     writer_of,
 )
-from akosha.lake.documents import Document, seal, unseal
+from akosha.lake.documents import Document
 from akosha.lake.lake import Lake
 from akosha.lake.stores import open_store
 from akosha.settings import Settings
-from akosha.uploads.discovery import Discovery, discover
-from akosha.uploads.ingest import Ingester
+from akosha.uploads.fairness import Backlog, Share, backlog_of, share_out
+from akosha.uploads.ingest import Ingester, IngestOutcome
 from akosha.uploads.memos import REPLACED, UploadRef, quarantined, read_memo, upload_of, write_memo
 from akosha.uploads.prepare import Source
 from akosha.uploads.sandbox import Sandbox
 
 JOB: Final = "ingest"
-FULL_LISTING: Final = "runs/full-listing.json"
-FULL_EVERY: Final = timedelta(hours=24)
+LISTINGS: Final = ("auto", "recent", "full")
+About = Mapping[str, int | str | list[str]]
+NAMED_KEYS: Final = 20  # unusable keys that a summary names; all are counted
+# Every number of an outcome is summed up, so that a new one cannot be forgotten here.
+COUNTS: Final = tuple(field.name for field in fields(IngestOutcome) if field.type == "int" and field.name != "shard")
 
-Listing = Literal["auto", "recent", "full"]
 
-
-def plan_ingest(run_id: str, *, system: str = "", shard: int | None = None, listing: str = "auto") -> Plan:
+def plan_ingest(
+    run_id: str,
+    *,
+    system: str = "",
+    shard: int | None = None,
+    listing: str = "auto",
+    wake: Sequence[str] = (),
+    at: str | None = None,
+) -> Plan:
     """List what is due and plan its batches.
 
     Args:
         run_id: the run.
         system: only this system.
         shard: only systems of this shard, 0-255.
-        listing: ``recent`` starts 48 hours before each system's newest applied upload, ``full`` walks everything, ``auto``
-            is full once in 24 hours and recent otherwise.
+        listing: ``recent`` lists systems that are active, never seen or at their turn, each from 48 hours before its newest
+            upload; ``full`` walks everything; ``auto`` is full in the first run of a UTC day and recent otherwise.
+        wake: only these systems, at once: an event has named them.
+        at: the run's instant, ISO 8601; it decides whose turn it is. None, or later than now = now.
+
+    Raises:
+        UsageError: the shard is not the system's, the kind of listing is unknown, or `at` is no time.
     """
     chosen_shards(system, shard)
+    if listing not in LISTINGS:
+        message = f"listing must be one of {', '.join(LISTINGS)}, found {listing!r}"
+        raise UsageError(message)
+    clock = now()
+    instant = min(parse_as_of(at, force=True), clock)
     lake = open_lake(to_write=True)
-    full = listing == "full" or (listing == "auto" and _full_is_due(lake))
-    newest = {} if full else _newest_manifests(lake)
     source = uploads_source(lake.settings)
-    found = discover(source.store, lake.store, newest=newest, system=system, shard=shard)
-    if full and not system and shard is None:
-        lake.store.put(FULL_LISTING, seal({"format": "akosha-summary/1", "listed_at": now().isoformat()}))
-    message = (
-        f"{len(found.due)} uploads are due; {found.manifests} manifests of {found.systems} systems were listed "
-        f"({'full' if full else 'recent'} listing)"
-    )
-    if found.unusable:
-        message += (
-            f"; {len(found.unusable)} manifests under unusable keys are left alone, for example {found.unusable[0]!r}"
-        )
-    return _write(lake, run_id, found, message)
+    seen = look(lake, source.store, Narrowing(system, shard, tuple(wake)), listing, instant)
+    taken, rest = share_out(seen.found.due, share_of(lake.settings))
+    backlog = backlog_of(rest, clock)
+    counts = {
+        **counts_of(seen),
+        "planned": len(taken),
+        "planned_bytes": sum(ref.packed_bytes for ref in taken),
+        **{f"backlog_{name}": value for name, value in asdict(backlog).items()},
+    }
+    about = {**counts, "unusable": seen.found.unusable[:NAMED_KEYS]}
+    plan = write_ingest_plan(lake, run_id, taken, _message(seen, counts, backlog), about)
+    remember(lake, seen, {**asdict(backlog), "systems_left": len(seen.found.left)})
+    return plan
+
+
+def counts_of(seen: Listing) -> dict[str, int]:
+    """What a listing cost and found, as named numbers."""
+    found = seen.found
+    return {
+        **seen.requests,
+        "parts_listed": found.scopes,
+        "parts_left": len(found.left),
+        "systems_listed": len(found.systems),
+        "manifests_listed": found.manifests,
+        "unusable_keys": len(found.unusable),
+        "due": len(found.due),
+    }
 
 
 def plan_replay(run_id: str, memos: Sequence[str]) -> Plan:
@@ -80,7 +114,7 @@ def plan_replay(run_id: str, memos: Sequence[str]) -> Plan:
     if unknown:
         message = f"not in quarantine: {unknown[0]}; `akosha quarantine list` shows what is"
         raise UsageError(message)
-    found = Discovery()
+    due: list[UploadRef] = []
     source = uploads_source(lake.settings)
     for key in sorted(set(memos) or keys):
         memo = read_memo(lake.store, key)
@@ -90,8 +124,9 @@ def plan_replay(run_id: str, memos: Sequence[str]) -> Plan:
             evidence = {name: value for name, value in memo.items() if name != "outcome"}
             write_memo(lake.store, ref, REPLACED, {**evidence, "replaced_by": listed.etag})
             ref = UploadRef(ref.manifest_key, listed.etag, ref.system_id, ref.upload_id)
-        found.due.append(ref)
-    return _write(lake, run_id, found, f"{len(found.due)} quarantined uploads are tried again")
+        due.append(ref)
+    about = {"due": len(due), "planned": len(due)}
+    return write_ingest_plan(lake, run_id, due, f"{len(due)} quarantined uploads are tried again", about)
 
 
 def run_batch(lake: Lake, plan: Document, batch: int) -> Result:
@@ -106,13 +141,25 @@ def run_batch(lake: Lake, plan: Document, batch: int) -> Result:
 
 
 def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
-    """Add up the outcomes of all batches."""
+    """Add up the outcomes of all batches: every number of the plan and of the work, by name."""
+    del lake
     outcomes = [outcome for result in results for outcome in result["shards"]]
     totals = Counter[str]()
     for outcome in outcomes:
-        totals.update({name: value for name, value in outcome.items() if isinstance(value, int) and name != "shard"})
+        totals.update({name: outcome[name] for name in COUNTS})
     counts = {name: totals[name] for name in COUNTS}
-    reasons = [reason for outcome in outcomes for reason in outcome["reasons"]]
+    parameters = plan["parameters"]
+    systems = {item["system_id"] for batch in plan["batches"] for part in batch for item in part["items"]}
+    return {
+        "message": _done(counts) if plan["batches"] else f"nothing to do: {plan['message']}",
+        "counts": {**_numbers(parameters), **counts, "systems": len(systems)},
+        "rows_changed": counts["new"] + counts["changed"] + counts["retimed"],
+        "quarantined": [reason for outcome in outcomes for reason in outcome["reasons"]],
+        **{name: parameters[name] for name in ("unusable", "would_take") if parameters.get(name)},
+    }
+
+
+def _done(counts: Mapping[str, int]) -> str:
     message = (
         f"{counts['applied']} uploads applied, {counts['unchanged']} held nothing new, {counts['quarantined']} quarantined: "
         f"{counts['new']:,} new records, {counts['changed']:,} changed"
@@ -121,69 +168,78 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
         message += f"; {counts['older']:,} older texts did not replace newer ones"
     if counts["deferred"]:
         message += f"; {counts['deferred']} uploads changed while being read and come again"
-    changed = counts["new"] + counts["changed"] + counts["retimed"]
-    systems = {item["system_id"] for batch in plan["batches"] for part in batch for item in part["items"]}
-    del lake
-    return {
-        "message": message,
-        "counts": {**counts, "systems": len(systems)},
-        "rows_changed": changed,
-        "quarantined": reasons,
-    }
-
-
-COUNTS: Final = (
-    "uploads",
-    "applied",
-    "unchanged",
-    "quarantined",
-    "deferred",
-    "rows_read",
-    "refused_rows",
-    "new",
-    "changed",
-    "retimed",
-    "older",
-    "commits",
-)
+    return message
 
 
 def uploads_source(settings: Settings) -> Source:
-    """The uploads root, and the prefix that manifests may write before their paths."""
+    """The uploads root, and the prefix that manifests may write before their paths.
+
+    Raises:
+        ConfigurationError: it is not set, or a folder that is not there. S3 says so itself when it is asked.
+    """
     url = settings.require_uploads_url()
     prefix = url.removeprefix("s3://").partition("/")[2].strip("/") if url.startswith("s3://") else ""
-    return Source(open_store(url, settings, setting="AKOSHA_UPLOADS_URL"), prefix)
+    store = open_store(url, settings, setting="AKOSHA_UPLOADS_URL")
+    folder = store.local_path("")
+    if folder is not None and not Path(folder).is_dir():
+        message = f"there is no folder {folder}: create or mount it, or change AKOSHA_UPLOADS_URL"
+        raise ConfigurationError(message, setting="AKOSHA_UPLOADS_URL")
+    return Source(store, prefix)
 
 
-def due_uploads(lake: Lake) -> Discovery:
-    """What a recent listing finds due, for `status`."""
-    return discover(uploads_source(lake.settings).store, lake.store, newest=_newest_manifests(lake))
+def share_of(settings: Settings) -> Share:
+    """What a run may take, by the settings."""
+    return Share(settings.system_uploads, settings.system_bytes, settings.run_uploads, settings.run_bytes)
 
 
-def _write(lake: Lake, run_id: str, found: Discovery, message: str) -> Plan:
+def due_uploads(lake: Lake) -> Backlog:
+    """What the next recent listing would find due, for `status`; nothing is remembered of it."""
+    clock = now()
+    seen = look(lake, uploads_source(lake.settings).store, Narrowing(), "recent", clock)
+    return backlog_of(seen.found.due, clock)
+
+
+def write_ingest_plan(lake: Lake, run_id: str, refs: Sequence[UploadRef], message: str, about: About) -> Plan:
+    """Group uploads by shard and write the plan of their batches.
+
+    Args:
+        lake: where.
+        run_id: the run.
+        refs: the uploads to take in.
+        message: one line for operators.
+        about: kept in the plan; its numbers are among the counts of the summary, its lists beside them.
+    """
     by_shard: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for ref in found.due:
+    for ref in refs:
         by_shard[ref.shard].append({name: getattr(ref, name) for name in UploadRef.__slots__})
     work = [
         Work(number, len(items), sum(UPLOAD_KILOBYTES + int(item["packed_bytes"]) // 1_000 for item in items), items)
         for number, items in sorted(by_shard.items())
     ]
-    counts = {"systems_listed": found.systems, "manifests_listed": found.manifests, "due": len(found.due)}
-    plan = write_plan(lake, JOB, run_id, work, unit=UPLOADS, message=message, **counts)
-    return {**plan, "counts": counts}
+    plan = write_plan(lake, JOB, run_id, work, unit=UPLOADS, message=message, **about)
+    return {**plan, "counts": _numbers(about)}
 
 
-def _newest_manifests(lake: Lake) -> dict[str, datetime]:
-    return {
-        system_id: datetime.fromisoformat(entry.newest_manifest)
-        for head in lake.heads()
-        for system_id, entry in head.keys.items()
-    }
+def _numbers(about: About) -> dict[str, int]:
+    return {name: value for name, value in about.items() if isinstance(value, int) and not isinstance(value, bool)}
 
 
-def _full_is_due(lake: Lake) -> bool:
-    try:
-        last = unseal(lake.store.get(FULL_LISTING), kind="summary", key=FULL_LISTING)
-    except ObjectMissingError:
-        return True
-    return now() - datetime.fromisoformat(cast("Any", last)["listed_at"]).astimezone(UTC) >= FULL_EVERY
+def _message(seen: Listing, counts: Mapping[str, int], backlog: Backlog) -> str:
+    found = seen.found
+    message = (
+        f"{counts['due']} uploads are due; {counts['manifests_listed']} manifests of {counts['systems_listed']} systems were "
+        f"listed ({'full' if seen.full else 'recent'} listing, {counts['requests']:,} requests, "
+        f"{counts['requests_for_heads']} of them for heads)"
+    )
+    if backlog.uploads:
+        message += (
+            f"; {counts['planned']} are taken now, the backlog is {backlog.uploads:,} uploads of {backlog.systems} systems, "
+            f"{backlog.bytes / 1e6:,.1f} MB, the oldest {backlog.oldest_seconds / 3600:,.1f} h old"
+        )
+    if found.left:
+        message += f"; {len(found.left)} parts of the bucket are left to the next run (AKOSHA_LIST_BUDGET)"
+    if found.unusable:
+        message += (
+            f"; {len(found.unusable)} manifests under unusable keys are left alone, for example {found.unusable[0]!r}"
+        )
+    return message

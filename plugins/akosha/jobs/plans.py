@@ -95,7 +95,7 @@ def write_plan(
     *,
     unit: Unit,
     message: str,
-    **parameters: str | float | bool,
+    **parameters: str | float | bool | list[str],
 ) -> Plan:
     """Write the plan of a run and return what travels: key, batch labels, one line.
 

@@ -52,12 +52,15 @@ def finish(plan_key: str, results: Sequence[Result]) -> Summary:
     shards = sorted({outcome["shard"] for result in results for outcome in result["shards"]})
     if plan["batches"] and not results:
         require_all_batches(plan, results)
-    body: Summary = JOBS[plan["job"]].summarise(lake, plan, results) if results else _nothing_to_do(plan)
+    # An ingest run without uploads has counts as well: those of its listing.
+    counted = results or plan["job"] == ingest.JOB
+    body: Summary = JOBS[plan["job"]].summarise(lake, plan, results) if counted else _nothing_to_do(plan)
     complete = len(results) == len(plan["batches"])
     summary = write_summary(
         lake, plan, {"plan": plan["parameters"], **body, "ok": body.get("ok", True) and complete}, shards
     )
-    log.info("finished job=%s run=%s message=%r", plan["job"], plan["run_id"], summary["message"])
+    counts = " ".join(f"{name}={value}" for name, value in summary["counts"].items())
+    log.info("finished job=%s run=%s message=%r %s", plan["job"], plan["run_id"], summary["message"], counts)
     require_all_batches(plan, results)
     if plan["job"] == validation.JOB:
         validation.require_success(summary)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Final
 
 from akosha.jobs.ingest import due_uploads
+from akosha.jobs.listing import read_remembered
 from akosha.jobs.plans import open_lake
 from akosha.lake.commits import TIERS, Commit, Tier
 from akosha.lake.documents import unseal
@@ -18,6 +20,7 @@ def status() -> dict[str, Any]:
     """Records, bytes and files per tier, systems, missing vectors, quarantine, backlog, last runs. Opens no data file."""
     lake = open_lake()
     heads = lake.heads()
+    due = due_uploads(lake) if lake.settings.uploads_url else None
     return {
         "lake": lake.settings.lake_url,
         "policy": lake.policy().number,
@@ -28,7 +31,9 @@ def status() -> dict[str, Any]:
         "without_vector": sum(e.without_vector for head in heads for e in head.of_tier("hot")),
         "quarantined": sum(1 for _ in quarantined(lake.store)),
         "held_shards": [head.shard for head in heads if head.held_by],
-        "due_uploads": len(due_uploads(lake).due) if lake.settings.uploads_url else None,
+        "due_uploads": due.uploads if due else None,
+        "due": asdict(due) if due else None,
+        "backlog": dict(read_remembered(lake.store).backlog),
         "last_runs": _last_runs(lake),
     }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from akosha.errors import ConfigurationError, DiskFullError, ObjectMissingError
-from akosha.lake.objects import ObjectInfo
+from akosha.lake.objects import ObjectInfo, Requests
 
 HIDDEN = "."
 
@@ -23,6 +23,7 @@ class LocalStore:
 
     def __init__(self, root: Path, *, setting: str) -> None:
         self.root = root
+        self.requests = Requests()
         self._setting = setting
 
     @property
@@ -32,6 +33,7 @@ class LocalStore:
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Create by `os.link` of a fsynced temporary file: a crash never leaves an empty or torn object."""
+        self.requests.others += 1
         with self._temporary(key) as (temporary, final):
             _write_synced(temporary, data)
             try:
@@ -43,6 +45,7 @@ class LocalStore:
 
     def put(self, key: str, data: bytes) -> None:
         """Write by atomic rename."""
+        self.requests.others += 1
         with self._temporary(key) as (temporary, final):
             _write_synced(temporary, data)
             temporary.replace(final)
@@ -50,6 +53,7 @@ class LocalStore:
 
     def upload(self, key: str, path: Path) -> None:
         """Link the file in where the file system allows it, else copy it."""
+        self.requests.others += 1
         with self._temporary(key) as (temporary, final):
             try:
                 os.link(path, temporary)
@@ -64,13 +68,15 @@ class LocalStore:
 
     def get(self, key: str) -> bytes:
         """Read a whole file."""
+        self.requests.others += 1
         with self._reading(key):
             return self._file(key).read_bytes()
 
     def download(self, key: str, path: Path, *, etag: str = "") -> None:
         """Copy a file out."""
+        self.requests.others += 1
         with self._reading(key):
-            found = self.stat(key) if etag else None
+            found = self._look(key) if etag else None
             if etag and (found is None or found.etag != etag):
                 message = "the object changed while it was read; it is read again in the next run"
                 raise ObjectMissingError(message, key=key, store=self.url)
@@ -84,23 +90,22 @@ class LocalStore:
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Size and times of a file."""
-        try:
-            with self._reading(key):
-                return self._info(self._file(key))
-        except ObjectMissingError:
-            return None
+        self.requests.others += 1
+        return self._look(key)
 
     def list(self, prefix: str, *, start_after: str = "", limit: int = 0) -> Iterator[ObjectInfo]:
         """Walk the folder that holds `prefix`, in order of keys."""
+        self.requests.lists += 1
         folder = self.root / prefix if prefix.endswith("/") or not prefix else (self.root / prefix).parent
         keys = sorted(key for key in self._keys(folder) if key.startswith(prefix) and key > start_after)
         for key in keys[:limit] if limit else keys:
-            found = self.stat(key)
+            found = self._look(key)
             if found is not None:
                 yield found
 
     def list_folders(self, prefix: str) -> Sequence[str]:
         """Folders directly below `prefix` in which some file lies, however deep."""
+        self.requests.lists += 1
         try:
             with self._reading(prefix), os.scandir(self.root / prefix) as entries:
                 names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(HIDDEN))
@@ -110,11 +115,19 @@ class LocalStore:
 
     def delete(self, key: str) -> None:
         """Unlink a file."""
+        self.requests.others += 1
         (self.root / key).unlink(missing_ok=True)
 
     def local_path(self, key: str) -> Path | None:
         """The file itself."""
         return self.root / key
+
+    def _look(self, key: str) -> ObjectInfo | None:
+        try:
+            with self._reading(key):
+                return self._info(self._file(key))
+        except ObjectMissingError:
+            return None
 
     def _file(self, key: str) -> Path:
         """The path of an object. A folder is none, although a path drops the slash that says so."""

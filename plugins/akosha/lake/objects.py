@@ -22,8 +22,25 @@ class ObjectInfo:
     modified: datetime
 
 
+@dataclass(slots=True)
+class Requests:
+    """Requests made of a store since it was opened: listings, of which each page is one, and all others."""
+
+    lists: int = 0
+    others: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.lists + self.others
+
+
 class ObjectStore(Protocol):
     """What a lake needs of a store. Keys are relative to `url`; every error is an `AkoshaError`."""
+
+    @property
+    def requests(self) -> Requests:
+        """Counted as they are made, for people; retries inside a client are not seen."""
 
     @property
     def url(self) -> str:

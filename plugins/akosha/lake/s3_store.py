@@ -14,7 +14,8 @@ from akosha.errors import (
     ObjectMissingError,
     StoreUnavailableError,
 )
-from akosha.lake.objects import ObjectInfo
+from akosha.lake.objects import ObjectInfo, Requests
+from akosha.lake.s3_listing import parse_listing
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
@@ -39,7 +40,10 @@ UNSUPPORTED = frozenset({"InvalidArgument", "InvalidRequest", "MethodNotAllowed"
 
 
 def make_client(endpoint_url: str) -> BaseClient:
-    """An S3 client: short timeouts, bounded retries; for other endpoints than AWS, path style and no CRC trailers."""
+    """An S3 client: short timeouts, bounded retries; for other endpoints than AWS, path style and no CRC trailers.
+
+    Pages of a listing are parsed by `s3_listing`, all other answers by botocore.
+    """
     import boto3
     from botocore import exceptions
     from botocore.config import Config
@@ -53,7 +57,7 @@ def make_client(endpoint_url: str) -> BaseClient:
         }
     config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 4}, **own)
     try:
-        return boto3.client("s3", endpoint_url=endpoint_url or None, config=config)
+        client = boto3.client("s3", endpoint_url=endpoint_url or None, config=config)
     except exceptions.InvalidRegionError as error:
         message = f"AWS_DEFAULT_REGION is no region: {error}"
         raise ConfigurationError(message, setting="AWS_DEFAULT_REGION") from error
@@ -63,12 +67,15 @@ def make_client(endpoint_url: str) -> BaseClient:
     except ValueError as error:
         message = f"AKOSHA_S3_ENDPOINT_URL must be a URL such as http://127.0.0.1:8333, found {endpoint_url!r}"
         raise ConfigurationError(message, setting="AKOSHA_S3_ENDPOINT_URL") from error
+    client.meta.events.register("before-parse.s3.ListObjectsV2", parse_listing)
+    return client
 
 
 class S3Store:
     """Objects are keys below ``s3://bucket/prefix/``."""
 
     def __init__(self, client: BaseClient, bucket: str, prefix: str, *, setting: str) -> None:
+        self.requests = Requests()
         self._client: Any = client
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
@@ -83,6 +90,7 @@ class S3Store:
         """PUT with ``If-None-Match: *``. 412 = something is there; 409, 5xx and lost answers = not known."""
         from botocore.exceptions import ClientError
 
+        self.requests.others += 1
         try:
             self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data, IfNoneMatch="*")
         except Exception as error:
@@ -143,7 +151,7 @@ class S3Store:
             query["MaxKeys"] = min(limit, 1000)
         seen = 0
         while True:
-            page = self._call(prefix, lambda: self._client.list_objects_v2(**query))
+            page = self._page(prefix, query)
             for found in page.get("Contents", ()):
                 key = found["Key"][len(self._prefix) :]
                 yield ObjectInfo(key, int(found["Size"]), found["ETag"].strip('"'), found["LastModified"])
@@ -159,7 +167,7 @@ class S3Store:
         names = []
         query: dict[str, Any] = {"Bucket": self._bucket, "Prefix": self._prefix + prefix, "Delimiter": "/"}
         while True:
-            page = self._call(prefix, lambda: self._client.list_objects_v2(**query))
+            page = self._page(prefix, query)
             names += [found["Prefix"][len(self._prefix) + len(prefix) : -1] for found in page.get("CommonPrefixes", ())]
             if not page.get("IsTruncated"):
                 return names
@@ -174,6 +182,14 @@ class S3Store:
         return None
 
     def _call(self, key: str, request: Callable[[], Any]) -> Any:  # noqa: ANN401 - boto3 answers are untyped
+        self.requests.others += 1
+        return self._ask(key, request)
+
+    def _page(self, prefix: str, query: dict[str, Any]) -> Any:  # noqa: ANN401 - boto3 answers are untyped
+        self.requests.lists += 1
+        return self._ask(prefix, lambda: self._client.list_objects_v2(**query))
+
+    def _ask(self, key: str, request: Callable[[], Any]) -> Any:  # noqa: ANN401 - boto3 answers are untyped
         try:
             return request()
         except Exception as error:

@@ -1,96 +1,136 @@
 """Finding uploads that have no memo yet. The listing is the truth; a stale one only delays.
 
-A manifest is the commit marker of an upload, so only manifests are looked for. A recent listing starts 48 hours before
-the newest upload day a system was applied through, and costs what is new; a full listing walks everything and picks
-up whatever has no memo, however late it came.
+A manifest is the commit marker of an upload, so only manifests are looked for. What is listed is decided by `schedule`;
+here it is read, within a budget of requests, and compared with the memos of the days that came up.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
 from akosha.errors import InvalidUploadError
+from akosha.lake import layout
 from akosha.lake.objects import ObjectInfo, ObjectStore
 from akosha.uploads.manifest import split_upload_key
 from akosha.uploads.memos import UNDATED, UploadRef, memo_names
+from akosha.uploads.schedule import UPLOADS, Scope, second_of
 
 SYSTEMS: Final = "systems/"
-UPLOADS: Final = "uploads"
 MANIFEST: Final = "/manifest.json"
-LOOK_BACK: Final = timedelta(hours=48)
 MAX_DEPTH: Final = 8
+# So many uploads are held before their memos are looked up: it bounds memory, and comes to few listings of a shard.
+CHUNK: Final = 20_000
+# Days without uploads that a listing of memos reads past rather than start again.
+DAY_GAP: Final = timedelta(days=3)
 
 
 @dataclass(slots=True)
 class Discovery:
-    """What a listing found: systems and manifests seen, the uploads that are due, and manifests under unusable keys."""
+    """What a listing found.
 
-    systems: int = 0
+    Attributes:
+        scopes: parts of the root that were listed.
+        systems: systems with uploads among them, by id.
+        manifests: manifests seen.
+        known: of these, how many have a memo.
+        due: uploads that are wanted, in order of listing.
+        unusable: manifests under keys that cannot be one.
+        newest: for each system the second of the newest upload seen that has a memo.
+        left: scopes that the budget left over, in order.
+    """
+
+    scopes: int = 0
+    systems: set[str] = field(default_factory=set)
     manifests: int = 0
+    known: int = 0
     due: list[UploadRef] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
+    newest: dict[str, datetime] = field(default_factory=dict)
+    left: list[Scope] = field(default_factory=list)
 
 
 def discover(
     uploads: ObjectStore,
     lake: ObjectStore,
+    scopes: Sequence[Scope],
     *,
-    newest: Mapping[str, datetime],
-    system: str = "",
-    shard: int | None = None,
+    budget: int = 0,
+    wanted: Callable[[UploadRef], bool] | None = None,
+    again: bool = False,
 ) -> Discovery:
-    """List the uploads bucket and keep what has no memo.
+    """List parts of the uploads root and keep what has no memo.
 
     Args:
         uploads: the uploads root.
         lake: where memos lie.
-        newest: for each system, up to when it was applied: listing starts `LOOK_BACK` before. Empty = full listing.
-        system: only this system.
-        shard: only systems of this shard.
+        scopes: what to list, the most urgent first.
+        budget: LIST requests to spend, 0 = no limit. At least one scope is listed, and one that was begun is listed to
+            its end, so that every scope has its turn however small the budget is.
+        wanted: leaves out what it refuses; None = everything.
+        again: also keep what has a memo.
     """
     found = Discovery()
-    refs: list[UploadRef] = []
-    for system_id in list_systems(uploads):
-        if system and system_id != system:
-            continue
-        listed = [
-            ref
-            for ref in list_manifests(uploads, system_id, newest.get(system_id), found.unusable)
-            if shard is None or ref.shard == shard
-        ]
-        found.systems += bool(listed)
-        found.manifests += len(listed)
-        refs += listed
-    known = _known_memos(lake, refs)
-    found.due = [ref for ref in refs if ref.memo_key not in known]
+    spent = _Spent(uploads, lake)
+    seen: dict[str, UploadRef] = {}
+    for number, scope in enumerate(scopes):
+        if budget and number and spent.lists + len({ref.shard for ref in seen.values()}) >= budget:
+            found.left = list(scopes[number:])
+            break
+        found.scopes += 1
+        for ref in list_manifests(uploads, scope, found.unusable):
+            if wanted is None or wanted(ref):
+                seen[ref.manifest_key] = ref
+        if len(seen) >= CHUNK:
+            _take(found, lake, seen.values(), again=again)
+            seen.clear()
+    _take(found, lake, seen.values(), again=again)
     return found
 
 
-def list_systems(uploads: ObjectStore, below: str = "", depth: int = 0) -> Iterator[str]:
-    """System ids that have uploads. An id may hold slashes: folders are followed until one is named ``uploads``."""
+def find_systems(uploads: ObjectStore, known: Collection[str]) -> list[str]:
+    """System ids that have uploads: one listing of the first folders, and one of each folder that is not known.
+
+    An id may hold slashes, so a folder is followed until one is named ``uploads``. A system that is known is taken as it
+    is; a new one nested below it is found by the next full listing.
+    """
+    parents = {"/".join(parts[:at]) for parts in (name.split("/") for name in known) for at in range(1, len(parts))}
+    return sorted(set(_systems_below(uploads, known, parents, "", 0)))
+
+
+def first_folders(uploads: ObjectStore) -> list[Scope]:
+    """Everything, as one scope for each first folder; by shard, so that the memos of a shard are looked at once."""
+    names = sorted(uploads.list_folders(SYSTEMS), key=lambda name: (layout.shard_of(name), name))
+    return [Scope(f"{name}/") for name in names]
+
+
+def _systems_below(
+    uploads: ObjectStore, known: Collection[str], parents: set[str], below: str, depth: int
+) -> Iterator[str]:
     for name in uploads.list_folders(f"{SYSTEMS}{below}"):
+        folder = below + name
         if name == UPLOADS and below:
             yield below[:-1]
+        elif folder in known and folder not in parents:
+            yield folder
         elif depth < MAX_DEPTH:
-            yield from list_systems(uploads, f"{below}{name}/", depth + 1)
+            yield from _systems_below(uploads, known, parents, f"{folder}/", depth + 1)
 
 
-def list_manifests(
-    uploads: ObjectStore, system_id: str, newest: datetime | None, unusable: list[str]
-) -> Iterator[UploadRef]:
-    """Manifests of one system in order of their keys, from `LOOK_BACK` before `newest` on.
+def list_manifests(uploads: ObjectStore, scope: Scope, unusable: list[str]) -> Iterator[UploadRef]:
+    """Manifests of one scope in order of their keys.
 
     A manifest whose key cannot be one (control characters, too long) goes to `unusable`, for the operator to see.
     """
-    prefix = f"{SYSTEMS}{system_id}/{UPLOADS}/"
-    after = f"{prefix}{(newest - LOOK_BACK).astimezone(UTC):%Y%m%d_%H%M%S}" if newest else ""
+    prefix = f"{SYSTEMS}{scope.prefix}"
     manifests: dict[str, ObjectInfo] = {}
     sizes: Counter[str] = Counter()
-    for listed in uploads.list(prefix, start_after=after):
+    for listed in uploads.list(prefix, start_after=f"{prefix}{scope.since}" if scope.since else ""):
+        if scope.until and listed.key[len(prefix) :] >= scope.until:
+            break
         folder = listed.key.rpartition("/")[0]
         if listed.key.endswith(MANIFEST):
             manifests[folder] = listed
@@ -100,14 +140,67 @@ def list_manifests(
         try:
             key = split_upload_key(listed.key)
         except InvalidUploadError:
-            unusable.append(listed.key)
+            if f"/{UPLOADS}/" in listed.key:
+                unusable.append(listed.key)
             continue
         yield UploadRef(listed.key, listed.etag, key.system_id, key.upload_id, sizes[folder])
 
 
-def _known_memos(lake: ObjectStore, refs: Iterable[UploadRef]) -> set[str]:
-    since: dict[int, str] = {}
+class _Spent:
+    """LIST requests of two stores since it was made."""
+
+    def __init__(self, *stores: ObjectStore) -> None:
+        self._counts = {id(store.requests): store.requests for store in stores}.values()
+        self._before = sum(count.lists for count in self._counts)
+
+    @property
+    def lists(self) -> int:
+        return sum(count.lists for count in self._counts) - self._before
+
+
+def _take(found: Discovery, lake: ObjectStore, refs: Iterable[UploadRef], *, again: bool) -> None:
+    refs = list(refs)
+    names = known_memos(lake, refs)
     for ref in refs:
-        day = ref.day if ref.day != UNDATED else "9999"
-        since[ref.shard] = min(since.get(ref.shard, "9999"), day)
-    return set().union(*(memo_names(lake, shard, day) for shard, day in since.items()))
+        found.manifests += 1
+        found.systems.add(ref.system_id)
+        known = ref.memo_key in names
+        found.known += known
+        if known:
+            _later(found.newest, ref)
+        if again or not known:
+            found.due.append(ref)
+
+
+def _later(newest: dict[str, datetime], ref: UploadRef) -> None:
+    second = second_of(ref.upload_id)
+    if second is not None and (ref.system_id not in newest or newest[ref.system_id] < second):
+        newest[ref.system_id] = second
+
+
+def known_memos(lake: ObjectStore, refs: Iterable[UploadRef]) -> set[str]:
+    """Keys of the memos there are, of the shards and days of some uploads: one LIST for each run of days of a shard."""
+    days: dict[int, set[str]] = defaultdict(set)
+    for ref in refs:
+        days[ref.shard].add(ref.day)
+    return set[str]().union(*(memo_names(lake, shard, *run) for shard in days for run in _day_runs(days[shard])))
+
+
+def _day_runs(days: set[str]) -> list[tuple[str, str]]:
+    """First and last of each run of days; `UNDATED` stands alone."""
+    runs = [(UNDATED, UNDATED)] if UNDATED in days else []
+    for day in sorted(days - {UNDATED}):
+        last = runs[-1][1] if runs else UNDATED
+        if last != UNDATED and date.fromisoformat(day) - date.fromisoformat(last) <= DAY_GAP:
+            runs[-1] = (runs[-1][0], day)
+        else:
+            runs.append((day, day))
+    return runs
+
+
+def oldest_of_each(refs: Iterable[UploadRef]) -> Mapping[str, str]:
+    """For each system the first upload id among its uploads."""
+    oldest: dict[str, str] = {}
+    for ref in refs:
+        oldest[ref.system_id] = min(ref.upload_id, oldest.get(ref.system_id, ref.upload_id))
+    return oldest

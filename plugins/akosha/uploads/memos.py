@@ -96,11 +96,15 @@ def upload_of(memo: Document) -> UploadRef:
     return UploadRef(memo["manifest_key"], memo["etag"], memo["system_id"], memo["upload_id"])
 
 
-def memo_names(store: ObjectStore, shard: int, since: str) -> set[str]:
-    """Memo keys of a shard's uploads from day `since` on, quarantined or not, undated ones included.
+def memo_names(store: ObjectStore, shard: int, first: str, last: str) -> set[str]:
+    """Memo keys of a shard's uploads of the days `first` to `last`, both included, quarantined or not.
 
-    One listing; no document is read.
+    Listed page by page up to `last`; no document is read. `UNDATED` is a day of its own.
     """
     prefix = f"uploads/{shard:03d}/"
-    listed = [*store.list(prefix, start_after=f"{prefix}{since}"), *store.list(f"{prefix}{UNDATED}/")]
-    return {found.key.replace(layout.QUARANTINE_MARK, ".json") for found in listed}
+    names: set[str] = set()
+    for found in store.list(prefix, start_after=f"{prefix}{first}"):
+        if found.key[len(prefix) : len(prefix) + len(last)] > last:
+            break
+        names.add(found.key.replace(layout.QUARANTINE_MARK, ".json"))
+    return names

@@ -1,0 +1,120 @@
+"""Uploads of chosen systems and dates once more, by hand."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import Param, dag, get_current_context, task
+
+from akosha_airflow import (
+    AFTER_ALL_BATCHES,
+    HOT,
+    MAP_LABEL,
+    FailureNotice,
+    announce,
+    date_param,
+    default_args,
+    hand_out,
+    label,
+    lake_run_id,
+    library_errors,
+    outlet,
+    planned_key,
+)
+
+DOC = """
+### What it does
+Takes in the uploads of the systems and dates in the form, whatever the schedule and the limits of a run say. Without
+**Force** these are uploads that no run has dealt with; with it also those that were applied, held nothing new, or are in
+quarantine: after an undo, a repaired reader, a lost memo. A forced run only says what it would do, until **Dry run** is
+set to *no*.
+
+To repeat what `akosha_ingest` did at certain dates, Airflow's own back-fill of that DAG does the same.
+
+### Is a re-run safe?
+Yes. Ingestion compares every record with what the lake holds: an upload that brings nothing new ends as *unchanged* and
+publishes no commit. An older upload never replaces a newer text.
+
+### On failure
+1. Open the red task and read its last line: it says what was expected, what was found and what to do.
+2. Trigger it again with the same form, or only the systems that are left: what was taken in is recognised.
+"""
+
+
+@dag(
+    description=__doc__,
+    doc_md=DOC,
+    schedule=None,
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(hours=48),
+    default_args=default_args(execution_timeout=timedelta(hours=12)),
+    on_failure_callback=FailureNotice(),
+    params={
+        "systems": Param(
+            "",
+            type="string",
+            maxLength=16_384,
+            title="Systems",
+            description="Only these system ids, separated by commas; empty = all systems.",
+        ),
+        "from_date": date_param("From", "Only uploads of this day (UTC) or later; empty = from the first."),
+        "until_date": date_param("Until", "Only uploads of this day (UTC) or earlier; empty = up to the last."),
+        "force": Param(
+            default=False,
+            type="boolean",
+            title="Force",
+            description="Also take in again what earlier runs have dealt with, and what is in quarantine.",
+        ),
+        "dry_run": Param(
+            "when forced",
+            enum=["when forced", "yes", "no"],
+            type="string",
+            title="Dry run",
+            description="Only say which uploads would be taken in, how many and how large; commit nothing.",
+        ),
+    },
+    tags=["akosha", "hot"],
+)
+def akosha_backfill() -> None:
+    @task(pool="akosha_ingest")
+    def plan() -> list[dict[str, object]]:
+        from akosha import jobs
+
+        context = get_current_context()
+        params = context["params"]
+        with library_errors():
+            return hand_out(
+                jobs.plan_backfill(
+                    lake_run_id(context),
+                    systems=[name.strip() for name in params["systems"].split(",") if name.strip()],
+                    between=(params["from_date"], params["until_date"]),
+                    force=params["force"],
+                    dry_run={"yes": True, "no": False}.get(params["dry_run"]),
+                )
+            )
+
+    @task(pool="akosha_ingest", map_index_template=MAP_LABEL)
+    def ingest(batch: dict[str, object]) -> dict[str, object]:
+        label(batch)
+        from akosha import jobs
+
+        with library_errors():
+            return jobs.run_batch(batch["plan_key"], batch["batch"])
+
+    @task(pool="akosha_ingest", trigger_rule=AFTER_ALL_BATCHES, outlets=[outlet(HOT)])
+    def finish(results: list[dict[str, object]] | None) -> dict[str, object]:
+        from akosha import jobs
+
+        context = get_current_context()
+        with library_errors():
+            summary = jobs.finish(planned_key(context), list(results or []))
+        if summary["rows_changed"]:
+            announce(HOT, summary, context)
+        return summary
+
+    planned = plan()
+    planned >> finish(ingest.expand(batch=planned))
+
+
+akosha_backfill()
