@@ -15,7 +15,7 @@ from tests.support.uploads import database, memory, put_upload, vectors
 from akosha import jobs
 from akosha.errors import UsageError
 from akosha.lake.lake import Lake
-from akosha.lake.layout import shard_of
+from akosha.lake.layout import parse_quarantine_key, shard_of
 from akosha.lake.objects import ObjectStore
 from akosha.uploads.memos import read_memo
 
@@ -219,7 +219,7 @@ def test_a_replaced_manifest_leaves_its_evidence_behind(installation: Installati
     assert installation.ingest()["counts"]["applied"] == 1
     installation.run("plan_replay", [])
     assert installation.quarantine() == {}
-    kept = read_memo(installation.lake.store, before["memo"].replace(".quarantined", ""))
+    kept = read_memo(installation.lake.store, parse_quarantine_key(before["memo"]))
     assert (kept["outcome"], kept["reason"]) == ("replaced", "invalid-manifest")
 
 

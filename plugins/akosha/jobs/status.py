@@ -9,7 +9,8 @@ from akosha.jobs.plans import open_lake
 from akosha.lake.commits import TIERS, Commit, Tier
 from akosha.lake.documents import unseal
 from akosha.lake.lake import Lake
-from akosha.uploads.memos import quarantined
+from akosha.uploads.quarantine import count_by_reason
+from akosha.uploads.refused_rows import refused_rows_keys
 
 KINDS: Final[tuple[Tier, ...]] = (*TIERS, "archive")
 
@@ -18,6 +19,7 @@ def status() -> dict[str, Any]:
     """Records, bytes and files per tier, systems, missing vectors, quarantine, backlog, last runs. Opens no data file."""
     lake = open_lake()
     heads = lake.heads()
+    reasons = count_by_reason(lake.store)
     return {
         "lake": lake.settings.lake_url,
         "policy": lake.policy().number,
@@ -26,7 +28,9 @@ def status() -> dict[str, Any]:
         "records": sum(entry.rows for head in heads for entry in head.keys.values()),
         "tiers": {kind: _figures(heads, kind) for kind in KINDS},
         "without_vector": sum(e.without_vector for head in heads for e in head.of_tier("hot")),
-        "quarantined": sum(1 for _ in quarantined(lake.store)),
+        "quarantined": sum(reasons.values()),
+        "quarantine_reasons": reasons,
+        "refused_rows_documents": sum(1 for _ in refused_rows_keys(lake.store)),
         "held_shards": [head.shard for head in heads if head.held_by],
         "due_uploads": len(due_uploads(lake).due) if lake.settings.uploads_url else None,
         "last_runs": _last_runs(lake),

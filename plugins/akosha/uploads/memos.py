@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from akosha.errors import IntegrityError, ObjectMissingError
 from akosha.lake import layout
 from akosha.lake.documents import Document, seal, unseal
 from akosha.lake.objects import ObjectStore
@@ -19,6 +20,7 @@ APPLIED: Final = "applied"
 UNCHANGED: Final = "unchanged"
 QUARANTINED: Final = "quarantined"
 REPLACED: Final = "replaced"  # was in quarantine; its manifest has been written anew and is an upload of its own
+SUPERSEDED: Final = "superseded"  # was in quarantine; a newer upload of the same system has been taken in since
 FORMAT: Final = "akosha-memo/1"
 UNDATED: Final = "0000-00-00"
 
@@ -58,12 +60,23 @@ class UploadRef:
 
     @property
     def quarantine_key(self) -> str:
-        """Where its memo lies while it is in quarantine: the same name with a mark, so that a listing can count them."""
-        return layout.quarantine_key(self.memo_key)
+        """Where its memo lies while it is in quarantine."""
+        return layout.quarantine_key(self.memo_key, self.system_id)
+
+    @property
+    def moment(self) -> datetime | None:
+        """The second in the upload id, UTC, or None when it has none."""
+        try:
+            return datetime.strptime(self.upload_id[:15], "%Y%m%d_%H%M%S").replace(tzinfo=UTC)
+        except ValueError:
+            return None
 
 
 def write_memo(store: ObjectStore, upload: UploadRef, outcome: str, facts: Document) -> None:
-    """Record what was done with an upload, in place of an earlier memo of the same upload."""
+    """Record what was done with an upload, in place of an earlier memo of the same upload.
+
+    A quarantined one also says when it was first and last found broken, and how often it was tried; `facts["at"]` is now.
+    """
     document: Document = {
         "format": FORMAT,
         "manifest_key": upload.manifest_key,
@@ -75,15 +88,27 @@ def write_memo(store: ObjectStore, upload: UploadRef, outcome: str, facts: Docum
         **facts,
     }
     if outcome == QUARANTINED:
-        store.put(upload.quarantine_key, seal(document))
+        store.put(upload.quarantine_key, seal({**document, **_history(store, upload, str(facts.get("at", "")))}))
     else:
         store.put(upload.memo_key, seal(document))
         store.delete(upload.quarantine_key)
 
 
+def _history(store: ObjectStore, upload: UploadRef, now: str) -> Document:
+    """First and last seen and attempts, continued from the memo of an earlier attempt."""
+    for key in (upload.quarantine_key, upload.memo_key):
+        try:
+            earlier = read_memo(store, key)
+        except (ObjectMissingError, IntegrityError):
+            continue  # a damaged memo may be deleted at any time: what replaces it begins anew
+        if "first_seen" in earlier:
+            return {"first_seen": earlier["first_seen"], "last_seen": now, "attempts": int(earlier["attempts"]) + 1}
+    return {"first_seen": now, "last_seen": now, "attempts": 1}
+
+
 def quarantined(store: ObjectStore) -> Iterator[str]:
-    """Keys of the memos of uploads in quarantine, by shard and upload day."""
-    return (found.key for found in store.list("uploads/") if found.key.endswith(layout.QUARANTINE_MARK))
+    """Keys of the memos of uploads in quarantine, by shard, system and upload day. Costs what is in quarantine."""
+    return (found.key for found in store.list(layout.QUARANTINE_PREFIX))
 
 
 def read_memo(store: ObjectStore, key: str) -> Document:
@@ -97,10 +122,12 @@ def upload_of(memo: Document) -> UploadRef:
 
 
 def memo_names(store: ObjectStore, shard: int, since: str) -> set[str]:
-    """Memo keys of a shard's uploads from day `since` on, quarantined or not, undated ones included.
+    """Memo keys of a shard's uploads from day `since` on, undated ones included, and of all that are in quarantine.
 
-    One listing; no document is read.
+    Every name is the one outside of quarantine. Two listings and one of what is in quarantine; no document is read.
     """
-    prefix = f"uploads/{shard:03d}/"
+    prefix = f"{layout.MEMO_PREFIX}{shard:03d}/"
     listed = [*store.list(prefix, start_after=f"{prefix}{since}"), *store.list(f"{prefix}{UNDATED}/")]
-    return {found.key.replace(layout.QUARANTINE_MARK, ".json") for found in listed}
+    names = {found.key for found in listed if not found.key.endswith(layout.REFUSED_ROWS_MARK)}
+    aside = (layout.parse_quarantine_key(found.key) for found in store.list(layout.quarantine_prefix(shard)))
+    return names | {name for name in aside if name is not None}
