@@ -119,6 +119,8 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
     )
     if counts["older"]:
         message += f"; {counts['older']:,} older texts did not replace newer ones"
+    if counts["superseded"]:
+        message += f"; {counts['superseded']} left quarantine because a newer upload of their system was taken in"
     if counts["deferred"]:
         message += f"; {counts['deferred']} uploads changed while being read and come again"
     changed = counts["new"] + counts["changed"] + counts["retimed"]
@@ -138,6 +140,7 @@ COUNTS: Final = (
     "unchanged",
     "quarantined",
     "deferred",
+    "superseded",
     "rows_read",
     "refused_rows",
     "new",

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import zip_longest
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ from akosha.lake.shard_log import Writer
 from akosha.uploads.derive import hot_rows
 from akosha.uploads.memos import APPLIED, QUARANTINED, UNCHANGED, UploadRef, write_memo
 from akosha.uploads.prepare import PreparedUpload, Source, prepare
+from akosha.uploads.quarantine import clear_superseded
 from akosha.uploads.sandbox import Sandbox
 from akosha.uploads.upsert import UpsertPlan, plan_upsert
 
@@ -46,6 +48,7 @@ class IngestOutcome:
     unchanged: int = 0
     quarantined: int = 0
     deferred: int = 0
+    superseded: int = 0
     rows_read: int = 0
     refused_rows: int = 0
     new: int = 0
@@ -72,6 +75,7 @@ class Ingester:
             RetryableError: the store or the disk failed; what was committed stays, the rest comes again.
         """
         outcome = IngestOutcome(shard, uploads=len(refs))
+        good: list[tuple[UploadRef, datetime]] = []
         for round_refs in rounds(refs):
             with ExitStack() as stack:
                 prepared = [
@@ -81,6 +85,10 @@ class Ingester:
                 ]
                 if prepared:
                     self._apply(shard, prepared, outcome)
+                # An upload without a row may be a stale file: it says nothing about what the broken one held.
+                good += [(upload.ref, upload.manifest.timestamp) for upload in prepared if upload.incoming.num_rows]
+        ambiguous = self.lake.settings.ambiguous
+        outcome.superseded = len(clear_superseded(self.lake.store, shard, good, self._who(), ambiguous=ambiguous))
         return outcome
 
     def _prepare(self, ref: UploadRef, outcome: IngestOutcome, stack: ExitStack) -> PreparedUpload | None:
