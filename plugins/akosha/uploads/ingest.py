@@ -50,11 +50,13 @@ class IngestOutcome:
     deferred: int = 0
     superseded: int = 0
     rows_read: int = 0
+    accepted_rows: int = 0
     refused_rows: int = 0
     new: int = 0
     changed: int = 0
     retimed: int = 0
     older: int = 0
+    unchanged_rows: int = 0
     commits: int = 0
     reasons: list[dict[str, str]] = field(default_factory=list)
 
@@ -101,8 +103,10 @@ class Ingester:
         except ObjectMissingError:
             outcome.deferred += 1  # replaced or removed while it was read: the next listing tells which
             return None
-        outcome.rows_read += upload.incoming.num_rows
-        outcome.refused_rows += sum(upload.facts["refused"].values())
+        refused = sum(upload.facts["refused"].values())
+        outcome.rows_read += upload.incoming.num_rows + refused
+        outcome.accepted_rows += upload.incoming.num_rows
+        outcome.refused_rows += refused
         return upload
 
     def _quarantine(self, ref: UploadRef, error: InvalidUploadError, outcome: IngestOutcome) -> None:
@@ -196,6 +200,7 @@ class Ingester:
             outcome.changed += plan.changed
             outcome.retimed += plan.retimed.num_rows
             outcome.older += plan.older
+            outcome.unchanged_rows += plan.unchanged
 
     def _who(self) -> dict[str, str]:
         return {"run_id": self.writer.run_id, "at": self.writer.now.isoformat()}
