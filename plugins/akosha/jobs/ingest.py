@@ -25,6 +25,7 @@ from akosha.jobs.plans import (
 from akosha.lake.documents import Document, seal, unseal
 from akosha.lake.lake import Lake
 from akosha.lake.stores import open_store
+from akosha.quality.ingest_figures import judge_figures, said
 from akosha.settings import Settings
 from akosha.uploads.discovery import Discovery, discover
 from akosha.uploads.ingest import Ingester
@@ -126,8 +127,12 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
     changed = counts["new"] + counts["changed"] + counts["retimed"]
     systems = {item["system_id"] for batch in plan["batches"] for part in batch for item in part["items"]}
     del lake
+    planned = {part["shard"]: len(part["items"]) for batch in plan["batches"] for part in batch}
+    figures = judge_figures(outcomes, run_id=plan["run_id"], planned=planned)
     return {
-        "message": message,
+        "ok": figures["success"],
+        "figures": figures,
+        "message": message + said(figures),
         "counts": {**counts, "systems": len(systems)},
         "rows_changed": changed,
         "quarantined": reasons,
