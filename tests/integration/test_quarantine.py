@@ -1,4 +1,4 @@
-"""Quarantine as an operator works it, through the real jobs and command. Cites I15 and I23."""
+"""Quarantine as an operator works it, through the real jobs and command. Cites I15, I23 and I24."""
 
 from __future__ import annotations
 
