@@ -48,6 +48,14 @@ def test_a_newer_good_upload_settles_quarantine_and_the_evidence_stays_readable(
         put_torn(installation, other, NOW)
     installation.ingest()
     before = installation.quarantine()["laptop-7"]
+    listed = installation.uploads.stat(broken.replace("manifest.json", "reflection.duckdb"))
+    assert listed is not None
+    assert before["evidence"] == {
+        "key": listed.key,
+        "etag": listed.etag,
+        "size_bytes": str(listed.size_bytes),
+        "packed_offset": str(listed.size_bytes),
+    }
     good = put_upload(installation.uploads, "laptop-7", NOW + HOUR, sound("laptop-7"))
     put_upload(installation.uploads, "unknown-system", NOW + HOUR, sound("unknown-system"))
     put_upload(installation.uploads, "dev box 3", NOW - HOUR, sound("dev box 3"))

@@ -17,6 +17,7 @@ from akosha.transforms.times import EVIDENCE, InferredTimes
 from akosha.uploads.container import Unpacked, unpack
 from akosha.uploads.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestFile, parse_manifest
 from akosha.uploads.memos import UploadRef
+from akosha.uploads.quarantine import about_object
 from akosha.uploads.sandbox import Reading, Sandbox, TableReading
 from akosha.uploads.sources import RowFaults, read_batches, upload_times
 from akosha.uploads.upsert import INCOMING
@@ -133,17 +134,18 @@ def _read_database(
         raise InvalidUploadError(message, reason="too-large", path=file.path)
     packed, database = folder / "packed", folder / "database.duckdb"
     source.store.download(key, packed, etag=found.etag)
-    unpacked = unpack(
-        packed,
-        database,
-        compression=file.compression,
-        max_bytes=max_bytes,
-        size_bytes=file.size_bytes,
-        checksum=file.checksum,
-    )
-    packed.unlink()
-    reading = sandbox.read(database, folder / "rows")
-    database.unlink()
+    with about_object(key, found.etag, found.size_bytes):
+        unpacked = unpack(
+            packed,
+            database,
+            compression=file.compression,
+            max_bytes=max_bytes,
+            size_bytes=file.size_bytes,
+            checksum=file.checksum,
+        )
+        packed.unlink()
+        reading = sandbox.read(database, folder / "rows")
+        database.unlink()
     return reading, unpacked, _file_facts(file, found, unpacked)
 
 

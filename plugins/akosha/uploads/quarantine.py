@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
 
-from akosha.errors import IntegrityError, ObjectMissingError, UsageError
+from akosha.errors import IntegrityError, InvalidUploadError, ObjectMissingError, UsageError
 from akosha.lake import layout
 from akosha.lake.documents import Document
 from akosha.lake.objects import ObjectStore
@@ -121,6 +122,16 @@ def is_newer(good: UploadRef, manifest_time: datetime, memo: Document) -> bool:
     if mine is not None and other is not None and mine != other:
         return mine > other
     return manifest_time > datetime.fromisoformat(memo["last_seen"])
+
+
+@contextmanager
+def about_object(key: str, etag: str, size_bytes: int) -> Iterator[None]:
+    """Complete the evidence of a refusal inside: which object of the upload it was, with ETag and size as listed."""
+    try:
+        yield
+    except InvalidUploadError as error:
+        error.context = {"key": key, "etag": etag, "size_bytes": size_bytes, **error.context}
+        raise
 
 
 def entries(store: ObjectStore, *, system: str = "", reason: str = "") -> list[dict[str, Any]]:
