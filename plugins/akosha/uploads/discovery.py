@@ -16,7 +16,7 @@ from typing import Final
 from akosha.errors import InvalidUploadError
 from akosha.lake.objects import ObjectInfo, ObjectStore
 from akosha.uploads.manifest import split_upload_key
-from akosha.uploads.memos import UNDATED, UploadRef, memo_names
+from akosha.uploads.memos import UNDATED, UploadRef, memo_names, quarantined_names
 
 SYSTEMS: Final = "systems/"
 UPLOADS: Final = "uploads"
@@ -110,4 +110,5 @@ def _known_memos(lake: ObjectStore, refs: Iterable[UploadRef]) -> set[str]:
     for ref in refs:
         day = ref.day if ref.day != UNDATED else "9999"
         since[ref.shard] = min(since.get(ref.shard, "9999"), day)
-    return set().union(*(memo_names(lake, shard, day) for shard, day in since.items()))
+    aside = quarantined_names(lake) if since else set()
+    return aside.union(*(memo_names(lake, shard, day) for shard, day in since.items()))

@@ -122,12 +122,16 @@ def upload_of(memo: Document) -> UploadRef:
 
 
 def memo_names(store: ObjectStore, shard: int, since: str) -> set[str]:
-    """Memo keys of a shard's uploads from day `since` on, undated ones included, and of all that are in quarantine.
+    """Memo keys of a shard's uploads from day `since` on, undated ones included, but for those in quarantine.
 
-    Every name is the one outside of quarantine. Two listings and one of what is in quarantine; no document is read.
+    One listing; no document is read.
     """
     prefix = f"{layout.MEMO_PREFIX}{shard:03d}/"
     listed = [*store.list(prefix, start_after=f"{prefix}{since}"), *store.list(f"{prefix}{UNDATED}/")]
-    names = {found.key for found in listed if not found.key.endswith(layout.REFUSED_ROWS_MARK)}
-    aside = (layout.parse_quarantine_key(found.key) for found in store.list(layout.quarantine_prefix(shard)))
-    return names | {name for name in aside if name is not None}
+    return {found.key for found in listed if not found.key.endswith(layout.REFUSED_ROWS_MARK)}
+
+
+def quarantined_names(store: ObjectStore) -> set[str]:
+    """What the memos of all uploads in quarantine are called outside of it. One listing; no document is read."""
+    names = (layout.parse_quarantine_key(key) for key in quarantined(store))
+    return {name for name in names if name is not None}
