@@ -13,8 +13,8 @@ from akosha.quality.ingest_figures import FIGURES_ID, judge_figures, said
 DECLARED = declared.model(FIGURES_ID)
 SOUND = {
     "shard": 17, "uploads": 20, "applied": 17, "unchanged": 1, "quarantined": 1, "deferred": 1, "rows_read": 20_000,
-    "accepted_rows": 19_990, "refused_rows": 10, "new": 9_000, "changed": 30, "unchanged_rows": 10_950, "older": 8,
-    "repeated_rows": 2, "written_rows": 9_030, "seconds": 10.0, "commits": 1, "reasons": [{"reason": "truncated"}],
+    "accepted_rows": 19_990, "refused_rows": 10, "new": 9_000, "changed": 30, "unchanged_rows": 10_952, "older": 8,
+    "written_rows": 9_030, "seconds": 10.0, "commits": 1, "reasons": [{"reason": "truncated"}],
 }  # fmt: skip
 PLANNED = {17: 20, 18: 20}
 
@@ -60,10 +60,10 @@ def test_shards_whose_errors_cancel_out_are_both_found():
 
 
 OUTSIDE: dict[str, dict[str, Any]] = {
-    "refused_share": {"refused_rows": 1_000, "unchanged_rows": 9_960, "accepted_rows": 19_000},
+    "refused_share": {"refused_rows": 1_000, "unchanged_rows": 9_962, "accepted_rows": 19_000},
     "quarantined_share": {"quarantined": 10, "applied": 8, "reasons": [{}] * 10},
     "deferred_share": {"deferred": 9, "applied": 9},
-    "changed_share": {"changed": 10_980, "unchanged_rows": 0, "written_rows": 19_980},
+    "changed_share": {"changed": 10_982, "unchanged_rows": 0, "written_rows": 19_982},
     "rows_per_second": {"seconds": 200},
 }
 

@@ -56,7 +56,6 @@ class IngestOutcome:
     changed: int = 0
     retimed: int = 0
     older: int = 0
-    unchanged_rows: int = 0
     commits: int = 0
     reasons: list[dict[str, str]] = field(default_factory=list)
 
@@ -200,7 +199,6 @@ class Ingester:
             outcome.changed += plan.changed
             outcome.retimed += plan.retimed.num_rows
             outcome.older += plan.older
-            outcome.unchanged_rows += plan.unchanged
 
     def _who(self) -> dict[str, str]:
         return {"run_id": self.writer.run_id, "at": self.writer.now.isoformat()}
