@@ -22,7 +22,7 @@ from akosha.quality.conservation import PROBLEMS
 from akosha.settings import PREFIX, Settings
 from akosha.transforms.fingerprints import fingerprints, permutations, shingle_hashes
 from akosha.transforms.quantization import quantize
-from akosha.uploads import sandbox
+from akosha.uploads import quarantine, sandbox
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "plugins" / "akosha"
@@ -166,6 +166,7 @@ def test_the_runbook_has_every_reason_for_quarantine():
     sources = "".join(path.read_text() for path in (LIBRARY / "uploads").glob("*.py"))
     in_code = set(re.findall(r'reason="([a-z-]+)"', sources)) | sandbox._MESSAGES.keys()
     assert codes(table(ROOT / "docs" / "runbooks" / "operate.md", "Quarantine")) == in_code
+    assert quarantine.WHAT_TO_DO.keys() == in_code
 
 
 def findings() -> set[str]:

@@ -18,7 +18,7 @@ from akosha.errors import UsageError
 from akosha.jobs import reading
 from akosha.lake.documents import unseal
 from akosha.lake.lake import Lake
-from akosha.lake.layout import REFUSED_ROWS_MARK, shard_of
+from akosha.lake.layout import REFUSED_ROWS_MARK, parse_quarantine_key, shard_of
 from akosha.lake.objects import ObjectStore
 from akosha.uploads.memos import read_memo
 
@@ -222,7 +222,7 @@ def test_a_replaced_manifest_leaves_its_evidence_behind(installation: Installati
     assert installation.ingest()["counts"]["applied"] == 1
     installation.run("plan_replay", [])
     assert installation.quarantine() == {}
-    kept = read_memo(installation.lake.store, before["memo"].replace(".quarantined", ""))
+    kept = read_memo(installation.lake.store, parse_quarantine_key(before["memo"]))
     assert (kept["outcome"], kept["reason"]) == ("replaced", "invalid-manifest")
 
 

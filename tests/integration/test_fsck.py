@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from datetime import timedelta
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.small_lake import AGE_DAYS, NOW, Memory, Shelf, full_lake, memories, new_lake, publish
+from tests.support.installation import Installation
 
 from akosha.errors import AkoshaError, IntegrityError
 from akosha.lake.documents import seal, unseal
@@ -245,6 +247,18 @@ def test_a_damaged_lake_is_data_but_a_lost_store_is_an_error(lake: Lake, tmp_pat
     assert codes(fsck(lake, read_data=True)) == {"document_damaged"}
     with pytest.raises(IntegrityError):
         Lake.open(lake.settings)
+
+
+def test_the_command_reports_a_damaged_lake_document_and_checks_the_rest(tmp_path: Path):
+    """It exits with 3, damage found, where other commands cannot open the lake."""
+    installation = Installation.local(tmp_path)
+    lake, _ = full_lake(tmp_path)
+    lake.store.put("lake.json", lake.store.get("lake.json").replace(b"akosha", b"Akosha", 1))
+    done = installation.main("fsck", "--read-data", "--json")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, [found["key"] for found in answer["findings"]]) == (3, ["lake.json"])
+    assert answer["checked"]["records"] == 53
+    assert installation.main("status").stdout == ""
 
 
 def test_a_store_that_does_not_answer_is_an_error(s3_server: str, bucket: str, tmp_path: Path):

@@ -355,3 +355,17 @@ def test_an_address_that_cannot_be_one_is_named(tmp_path, s3_server, changed, na
     values = {"lake_url": "s3://bucket/x", "s3_endpoint_url": s3_server, "cache_dir": tmp_path, **changed}
     with pytest.raises(AkoshaError, match=names):
         open_store(str(values["lake_url"]), Settings(**values), setting=SETTING).get("a")
+
+
+def test_a_local_file_that_cannot_be_used_is_not_the_stores_fault(s3_server: str, bucket: str, tmp_path: Path):
+    store = S3Store(make_client(s3_server), bucket, "", setting=SETTING)
+    store.put("file", b"bytes")
+    for attempt in (
+        lambda: store.download("file", tmp_path / "no such folder" / "file"),
+        lambda: store.download("file", tmp_path),
+        lambda: store.upload("other", tmp_path / "no such file"),
+    ):
+        with pytest.raises(ConfigurationError, match="a local file cannot be used") as caught:
+            attempt()
+        assert caught.value.context["setting"] == "AKOSHA_CACHE_DIR"
+    assert store.get("file") == b"bytes"

@@ -149,3 +149,16 @@ def test_a_full_disk_names_the_setting(tmp_path: Path, monkeypatch: pytest.Monke
     assert "AKOSHA_CACHE_DIR" in caught.value.message
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.ENOSPC
+
+
+def evidence_of(folder: Path, data: bytes) -> dict[str, object]:
+    with pytest.raises(InvalidUploadError) as caught:
+        run(folder, data)
+    return caught.value.context
+
+
+def test_a_refusal_says_at_which_byte_the_data_end_or_go_on(tmp_path: Path):
+    whole = SAMPLE.read_bytes()
+    assert evidence_of(tmp_path, whole[:5_000])["packed_offset"] == 5_000
+    assert evidence_of(tmp_path, whole + b"more")["packed_offset"] == len(whole)
+    assert evidence_of(tmp_path, whole[:20] + bytes(200) + whole[220:])["packed_offset_at_least"] == 0

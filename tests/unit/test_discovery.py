@@ -260,7 +260,7 @@ def test_what_has_a_memo_is_found_again_when_asked_for(uploads: LocalStore, lake
 def test_memos_move_out_of_quarantine_when_an_upload_is_applied(uploads: LocalStore, lake: LocalStore):
     put(uploads, "laptop-7", "20261120_120000")
     (ref,) = everything(uploads, lake).due
-    write_memo(lake, ref, QUARANTINED, {"reason": "damaged", "message": "why"})
+    write_memo(lake, ref, QUARANTINED, {"reason": "damaged", "message": "why", "at": "2026-11-20T12:00:00+00:00"})
     (key,) = quarantined(lake)
     memo = read_memo(lake, key)
     assert memo["reason"] == "damaged"
@@ -282,7 +282,7 @@ def test_a_memo_lies_under_the_day_of_its_upload(upload_id: str, day: str):
 def test_a_replaced_upload_leaves_quarantine_with_its_evidence(uploads: LocalStore, lake: LocalStore):
     put(uploads, "laptop-7", "20261120_120000")
     (ref,) = everything(uploads, lake).due
-    write_memo(lake, ref, QUARANTINED, {"reason": "damaged", "message": "why"})
+    write_memo(lake, ref, QUARANTINED, {"reason": "damaged", "message": "why", "at": "2026-11-20T12:00:00+00:00"})
     write_memo(lake, ref, REPLACED, {"reason": "damaged", "message": "why"})
     assert list(quarantined(lake)) == []
     assert read_memo(lake, ref.memo_key)["reason"] == "damaged"

@@ -88,11 +88,15 @@ def _reading_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) 
     fsck = _verb(groups, "fsck", verbs.fsck, "verify every commit, file, digest and invariant")
     fsck.add_argument("--read-data", action="store_true", help="also read and hash every byte")
     quarantine = groups.add_parser("quarantine", help="uploads set aside").add_subparsers(metavar="what", required=True)
-    _verb(quarantine, "list", verbs.quarantine_list, "one line for each upload set aside")
+    listing = _verb(quarantine, "list", verbs.quarantine_list, "what was set aside, by system and reason")
+    listing.add_argument("--rows", action="store_true", help="uploads of which single rows were refused")
     show = _verb(quarantine, "show", verbs.quarantine_show, "all evidence of one")
-    show.add_argument("memo", help="its memo key, as listed")
+    show.add_argument("memo", help="its memo key or the key of refused rows, as listed")
     replay = _verb(quarantine, "replay", verbs.quarantine_replay, "take them in again, after a fix")
-    replay.add_argument("memo", nargs="*", help="memo keys, as listed; none = all")
+    replay.add_argument("memo", nargs="*", help="memo keys, as listed; none = all that the options leave")
+    for narrowed in (listing, replay):
+        narrowed.add_argument("--system", default="", help="only of this system")
+        narrowed.add_argument("--reason", default="", help="only with this reason code")
 
 
 def _demo_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, Final
 
 Answer = dict[str, Any]
@@ -25,6 +25,11 @@ def status(answer: Answer) -> Iterator[str]:
     for tier, figures in answer["tiers"].items():
         yield f"  {tier:8}{figures['records']:>12,} records {size(figures['bytes']):>10} in {figures['files']} files"
     yield f"without a vector yet: {answer['without_vector']:,}   uploads in quarantine: {answer['quarantined']}"
+    if answer["quarantine_reasons"]:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in answer["quarantine_reasons"].items())
+        yield f"  in quarantine for: {reasons}"
+    if answer["refused_rows_documents"]:
+        yield f"  uploads with single rows refused: {answer['refused_rows_documents']}"
     if answer["due_uploads"] is not None:
         yield f"uploads due: {_waiting(answer['due'])}"
     if answer["backlog"].get("uploads"):
@@ -76,15 +81,6 @@ def fsck(answer: Answer) -> Iterator[str]:
         yield f"{finding['severity'].upper():8} {finding['key']}: {finding['message']}"
     checked = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in answer["checked"].items())
     yield f"{'clean' if answer['ok'] else 'DAMAGE FOUND'}: checked {checked}"
-
-
-def quarantine(found: Sequence[Answer]) -> Iterator[str]:
-    """Uploads set aside."""
-    for memo in found:
-        yield f"{memo['reason']:20} {memo['manifest_key']}"
-        yield f"    {memo['message']}"
-        yield f"    {memo['memo']}"
-    yield f"{len(found)} uploads in quarantine"
 
 
 def _waiting(figures: Answer) -> str:

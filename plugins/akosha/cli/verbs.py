@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from akosha.cli import render
+from akosha.cli import quarantine, render
 
 OK: Final = 0
 FAILED: Final = 1
@@ -149,30 +149,32 @@ def fsck(options: argparse.Namespace) -> int:
 
 
 def quarantine_list(options: argparse.Namespace) -> int:
-    """One line for each upload set aside."""
+    """What was set aside, by system and reason."""
     from akosha.jobs import reading
 
-    found = list(reading.quarantine_list())
-    return _print(options, {"quarantined": found}, render.quarantine(found))
+    narrowed = {"system": options.system, "reason": options.reason}
+    if options.rows:
+        refused = reading.refused_rows_list(**narrowed)
+        return _print(options, {"refused_rows": refused}, quarantine.refused(refused))
+    found = reading.quarantine_list(**narrowed)
+    return _print(options, {"quarantined": found}, quarantine.uploads(found))
 
 
 def quarantine_show(options: argparse.Namespace) -> int:
     """All evidence of one."""
-    from akosha.errors import UsageError
     from akosha.jobs import reading
 
-    for memo in reading.quarantine_list():
-        if memo["memo"] == options.memo:
-            return _print(options, memo, json.dumps(memo, indent=1, ensure_ascii=False).splitlines())
-    message = f"not in quarantine: {options.memo}; `akosha quarantine list` shows what is"
-    raise UsageError(message)
+    found = reading.quarantine_show(options.memo)
+    return _print(options, found, quarantine.evidence(found))
 
 
 def quarantine_replay(options: argparse.Namespace) -> int:
     """Take quarantined uploads in again."""
     from akosha import jobs
+    from akosha.jobs import reading
 
-    return _run(options, jobs.plan_replay(_run_id(), options.memo))
+    memos = reading.quarantine_choose(options.memo, system=options.system, reason=options.reason)
+    return _run(options, jobs.plan_replay(_run_id(), memos))
 
 
 def demo_uploads(options: argparse.Namespace) -> int:

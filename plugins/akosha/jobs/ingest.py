@@ -27,6 +27,7 @@ from akosha.jobs.plans import (
 from akosha.lake.documents import Document
 from akosha.lake.lake import Lake
 from akosha.lake.stores import open_store
+from akosha.quality.ingest_figures import judge_figures, said
 from akosha.settings import Settings
 from akosha.uploads.fairness import Backlog, Share, backlog_of, share_out
 from akosha.uploads.ingest import Ingester, IngestOutcome
@@ -144,6 +145,8 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
     """Add up the outcomes of all batches: every number of the plan and of the work, by name."""
     del lake
     outcomes = [outcome for result in results for outcome in result["shards"]]
+    planned = {part["shard"]: len(part["items"]) for batch in plan["batches"] for part in batch}
+    figures = judge_figures(outcomes, run_id=plan["run_id"], planned=planned)
     totals = Counter[str]()
     for outcome in outcomes:
         totals.update({name: outcome[name] for name in COUNTS})
@@ -151,9 +154,11 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
     parameters = plan["parameters"]
     systems = {item["system_id"] for batch in plan["batches"] for part in batch for item in part["items"]}
     return {
-        "message": _done(counts) if plan["batches"] else f"nothing to do: {plan['message']}",
+        "ok": figures["success"],
+        "figures": figures,
+        "message": (_done(counts) if plan["batches"] else f"nothing to do: {plan['message']}") + said(figures),
         "counts": {**_numbers(parameters), **counts, "systems": len(systems)},
-        "rows_changed": counts["new"] + counts["changed"] + counts["retimed"],
+        "rows_changed": sum(counts[name] for name in ("new", "changed", "retimed", "amended", "gone")),
         "quarantined": [reason for outcome in outcomes for reason in outcome["reasons"]],
         **{name: parameters[name] for name in ("unusable", "would_take") if parameters.get(name)},
     }
@@ -166,6 +171,8 @@ def _done(counts: Mapping[str, int]) -> str:
     )
     if counts["older"]:
         message += f"; {counts['older']:,} older texts did not replace newer ones"
+    if counts["superseded"]:
+        message += f"; {counts['superseded']} left quarantine because a newer upload of their system was taken in"
     if counts["deferred"]:
         message += f"; {counts['deferred']} uploads changed while being read and come again"
     return message

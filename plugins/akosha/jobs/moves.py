@@ -28,6 +28,7 @@ from akosha.tiers.moves import concerned
 
 HOT_TO_WARM: Final = hot_to_warm.OPERATION
 WARM_TO_COLD: Final = warm_to_cold.OPERATION
+COUNTS: Final = ("rows", "waiting", "without_vector", "placed_by_guess", "kept_by_guess", "files", "bytes_read")
 SOURCE: Final[dict[str, Tier]] = {HOT_TO_WARM: "hot", WARM_TO_COLD: "warm"}
 
 
@@ -94,15 +95,13 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
     """Add up the outcomes of all batches."""
     del lake
     outcomes = [outcome for result in results for outcome in result["shards"]]
-    counts = {
-        name: sum(outcome[name] for outcome in outcomes) for name in ("rows", "waiting", "without_vector", "files")
-    }
-    counts["bytes_read"] = sum(outcome["bytes_read"] for outcome in outcomes)
+    counts = {name: sum(outcome[name] for outcome in outcomes) for name in COUNTS}
     recalls = [result["recall"] for result in results if result.get("recall") and result["recall"]["queries"]]
     dry_run = bool(plan["parameters"]["dry_run"])
     message = f"{counts['rows']:,} records {'would move' if dry_run else 'moved'} {plan['job'].replace('-', ' ')}"
     if counts["waiting"]:
         message += f", {counts['waiting']:,} wait for a vector"
+    message += _guesses(counts, dry_run=dry_run)
     if recalls:
         message += f"; recall@10 at the gate {min(recall['recall'] for recall in recalls):.3f} at least"
         message += "" if all(recall["judged"] for recall in recalls) else " (a small batch is reported, not judged)"
@@ -113,4 +112,16 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
         "dry_run": dry_run,
         "recall": recalls,
         "first_records": [key for outcome in outcomes for key in outcome["first_records"]][:10],
+        "guess_examples": [key for outcome in outcomes for key in outcome["guess_examples"]][:10],
     }
+
+
+def _guesses(counts: dict[str, int], *, dry_run: bool) -> str:
+    """What was decided near the line by a time that nothing in the upload had shown."""
+    said = ""
+    if counts["placed_by_guess"]:
+        verb = "would be" if dry_run else "were"
+        said += f"; {counts['placed_by_guess']:,} records near the line {verb} placed by a guessed time"
+    if counts["kept_by_guess"]:
+        said += f"; {counts['kept_by_guess']:,} records near the line stay by a guessed time"
+    return said

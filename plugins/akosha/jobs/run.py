@@ -45,7 +45,7 @@ def finish(plan_key: str, results: Sequence[Result]) -> Summary:
 
     Raises:
         PermanentError: a batch did not report; the summary of the others is written first.
-        IntegrityError: validation found something wrong.
+        IntegrityError: validation found something wrong, or the figures of an ingest do not add up.
     """
     lake = open_lake()
     plan = read_plan(lake, plan_key)
@@ -62,8 +62,7 @@ def finish(plan_key: str, results: Sequence[Result]) -> Summary:
     counts = " ".join(f"{name}={value}" for name, value in summary["counts"].items())
     log.info("finished job=%s run=%s message=%r %s", plan["job"], plan["run_id"], summary["message"], counts)
     require_all_batches(plan, results)
-    if plan["job"] == validation.JOB:
-        validation.require_success(summary)
+    validation.require_success(summary)
     return summary
 
 

@@ -11,7 +11,8 @@ from akosha.jobs.plans import open_lake
 from akosha.lake.commits import TIERS, Commit, Tier
 from akosha.lake.documents import unseal
 from akosha.lake.lake import Lake
-from akosha.uploads.memos import quarantined
+from akosha.uploads.quarantine import count_by_reason
+from akosha.uploads.refused_rows import refused_rows_keys
 
 KINDS: Final[tuple[Tier, ...]] = (*TIERS, "archive")
 
@@ -21,6 +22,7 @@ def status() -> dict[str, Any]:
     lake = open_lake()
     heads = lake.heads()
     due = due_uploads(lake) if lake.settings.uploads_url else None
+    reasons = count_by_reason(lake.store)
     return {
         "lake": lake.settings.lake_url,
         "policy": lake.policy().number,
@@ -29,7 +31,9 @@ def status() -> dict[str, Any]:
         "records": sum(entry.rows for head in heads for entry in head.keys.values()),
         "tiers": {kind: _figures(heads, kind) for kind in KINDS},
         "without_vector": sum(e.without_vector for head in heads for e in head.of_tier("hot")),
-        "quarantined": sum(1 for _ in quarantined(lake.store)),
+        "quarantined": sum(reasons.values()),
+        "quarantine_reasons": reasons,
+        "refused_rows_documents": sum(1 for _ in refused_rows_keys(lake.store)),
         "held_shards": [head.shard for head in heads if head.held_by],
         "due_uploads": due.uploads if due else None,
         "due": asdict(due) if due else None,

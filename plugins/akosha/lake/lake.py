@@ -109,6 +109,14 @@ class Lake:
             probe(store, setting="AKOSHA_LAKE_URL")
         return cls(settings, store, cold, identity)
 
+    @classmethod
+    def open_unidentified(cls, settings: Settings) -> Self:
+        """A lake whose lake.json cannot be read, for checking the rest of it: the settings say where its cold root is."""
+        store = open_store(settings.lake_url, settings, setting="AKOSHA_LAKE_URL")
+        cold_url = settings.cold_url or f"{settings.lake_url}/cold"
+        cold = open_store(cold_url, settings, setting="AKOSHA_COLD_URL" if settings.cold_url else "AKOSHA_LAKE_URL")
+        return cls(settings, store, cold, Identity("", DIMENSION, layout.SHARDS, settings.cold_url, ""))
+
     def shard(self, number: int) -> ShardLog:
         """The log of one shard."""
         return ShardLog(self.store, number)

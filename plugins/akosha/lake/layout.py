@@ -11,8 +11,11 @@ SHARDS: Final = 256
 LAKE: Final = "lake.json"
 POLICY_PREFIX: Final = "policy/"
 LAST_VERSION: Final = 99_999_999
+MEMO_PREFIX: Final = "uploads/"
+QUARANTINE_PREFIX: Final = "quarantine/"
 REFUSED_ROWS_MARK: Final = ".refused.json"
-QUARANTINE_MARK: Final = ".quarantined.json"
+_MEMO = re.compile(r"^uploads/\d{3}/\d{4}-\d\d-\d\d/[0-9a-f]{64}\.json$")
+_QUARANTINE = re.compile(r"^quarantine/(\d{3})/[0-9a-f]{16}/(\d{4}-\d\d-\d\d)/([0-9a-f]{64})\.json$")
 _COMMIT = re.compile(r"^shards/(\d{3})/commits/(\d{8})-(\d{8})\.json$")
 
 SUFFIX: Final = {
@@ -75,14 +78,35 @@ def memo_key(shard: int, date: str, manifest_key: str, etag: str) -> str:
         etag: the manifest's ETag; the pair identifies an upload.
     """
     name = hashlib.sha256(f"{manifest_key}\n{etag}".encode("utf-8", "surrogatepass")).hexdigest()
-    return f"uploads/{shard:03d}/{date}/{name}.json"
+    return f"{MEMO_PREFIX}{shard:03d}/{date}/{name}.json"
+
+
+def is_memo_key(key: str) -> bool:
+    """Whether a name is that of a memo outside of quarantine."""
+    return _MEMO.match(key) is not None
+
+
+def quarantine_prefix(shard: int, system_id: str = "") -> str:
+    """The folder of the memos of a shard's uploads in quarantine, or of those of one system."""
+    name = hashlib.sha256(system_id.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{QUARANTINE_PREFIX}{shard:03d}/" + (f"{name}/" if system_id else "")
+
+
+def quarantine_key(memo: str, system_id: str) -> str:
+    """The name a memo has while its upload is in quarantine.
+
+    A place of its own, by system: counting and clearing quarantine cost what is in it, however many uploads there were.
+    """
+    _, shard, day, name = memo.split("/")
+    return f"{quarantine_prefix(int(shard), system_id)}{day}/{name}"
+
+
+def parse_quarantine_key(key: str) -> str | None:
+    """The name that a memo in quarantine has once it is out, or None for any other name."""
+    match = _QUARANTINE.match(key)
+    return None if match is None else f"{MEMO_PREFIX}{match[1]}/{match[2]}/{match[3]}.json"
 
 
 def refused_rows_key(memo: str) -> str:
-    """Where the rows of an upload are listed that the quality rules refused, beside its memo."""
+    """Where the refused rows of an upload are written down: beside its memo."""
     return memo.removesuffix(".json") + REFUSED_ROWS_MARK
-
-
-def quarantine_key(memo: str) -> str:
-    """The name a memo has while its upload is in quarantine: a listing can count and skip it without reading."""
-    return memo.removesuffix(".json") + QUARANTINE_MARK

@@ -207,6 +207,12 @@ class S3Store:
         if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
             message = "no room left on the disk behind AKOSHA_CACHE_DIR; free space or point the setting elsewhere"
             return DiskFullError(message, setting="AKOSHA_CACHE_DIR")
+        if isinstance(error, OSError) and error.filename is not None:  # only calls on local files name one
+            message = (
+                f"a local file cannot be used ({error.strerror}: {error.filename}): check the rights and the disk behind "
+                "AKOSHA_CACHE_DIR"
+            )
+            return ConfigurationError(message, setting="AKOSHA_CACHE_DIR", key=key)
         wrong = self._wrong_setting(error, key)
         if wrong is not None:
             return wrong

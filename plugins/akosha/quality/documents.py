@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from akosha.lake.documents import Document, unseal
 from akosha.lake.objects import ObjectStore
 from akosha.quality.findings import FsckReport
 
-MEMOS: Final = "uploads/"
+MEMOS: Final = (layout.MEMO_PREFIX, layout.QUARANTINE_PREFIX)
+OLD_QUARANTINE: Final = ".quarantined.json"  # how 0.1.0 marked the memo of an upload that has been tried again since
 RUNS: Final = "runs/"
 
 
@@ -94,19 +96,59 @@ def check_memos(store: ObjectStore, keys: Sequence[str], report: FsckReport, pub
     The versions that memos name go to `published`.
     """
     for key in (key for key in keys if key.startswith(MEMOS)):
-        kind = "refused-rows" if key.endswith(layout.REFUSED_ROWS_MARK) else "memo"
+        refused = key.endswith(layout.REFUSED_ROWS_MARK)
+        kind = "refused-rows" if refused else "memo"
         memo = read_document(store, key, kind, report)
         if memo is None:
             continue
-        day = key.split("/")[2] if key.count("/") == 3 else ""
-        manifest_key, etag = str(memo.get("manifest_key")), str(memo.get("etag"))
-        own = layout.memo_key(int(memo.get("shard", -1)), day, manifest_key, etag)
-        if kind == "refused-rows":
-            own = layout.refused_rows_key(own)
-        if key != (layout.quarantine_key(own) if memo.get("outcome") == "quarantined" else own):
-            _misplaced(report, key, f"the {kind} of {manifest_key}", kind)
+        if key != _own_key(memo, key, refused=refused):
+            what = "the refused rows" if refused else "the memo"
+            _misplaced(report, key, f"{what} of {memo.get('manifest_key')}", kind)
         elif memo.get("version"):
             published.note(int(memo["shard"]), int(memo["version"]), "", key)
+
+
+def _own_key(memo: Document, key: str, *, refused: bool) -> str:
+    """Where a memo or a document of refused rows belongs, on the day that `key` says."""
+    day = key.split("/")[-2]
+    own = layout.memo_key(int(memo.get("shard", -1)), day, str(memo.get("manifest_key")), str(memo.get("etag")))
+    if refused:
+        return layout.refused_rows_key(own)
+    if memo.get("outcome") != "quarantined":
+        return own
+    if key.endswith(OLD_QUARANTINE):
+        return own.removesuffix(".json") + OLD_QUARANTINE
+    return layout.quarantine_key(own, str(memo.get("system_id")))
+
+
+def check_refused_rows(store: ObjectStore, commits: Sequence[Commit], report: FsckReport) -> None:
+    """Documents of refused rows that retained versions name are there, with the bytes they promise.
+
+    An upload read again under newer rules writes its document anew: the newest version that names it decides.
+    """
+    seen: set[str] = set()
+    for commit in commits:
+        for upload in commit.uploads:
+            named = upload.get("refused_rows") or {}
+            path = str(named.get("path", ""))
+            if not path or path in seen:
+                continue
+            seen.add(path)
+            report.checked["refused_rows"] += 1
+            found = _sha256(store, path)
+            if found != named.get("sha256"):
+                message = (
+                    f"version {commit.version} names this document as the refused rows of {upload.get('manifest')}: expected "
+                    f"SHA-256 {named.get('sha256')}, found {found or 'nothing'}; put back a copy"
+                )
+                report.damage("refused_rows", message, key=path, shard=commit.shard, kind="refused-rows")
+
+
+def _sha256(store: ObjectStore, key: str) -> str:
+    try:
+        return hashlib.sha256(store.get(key)).hexdigest()
+    except ObjectMissingError:
+        return ""
 
 
 def check_runs(store: ObjectStore, keys: Sequence[str], report: FsckReport, published: Published) -> None:
@@ -196,7 +238,7 @@ def _kind_of(data: bytes) -> str:
 
 def _shard_in(key: str) -> int | None:
     parts = key.split("/")
-    return int(parts[1]) if parts[0] in {"shards", "uploads"} and parts[1].isdigit() else None
+    return int(parts[1]) if parts[0] in {"shards", "uploads", "quarantine"} and parts[1].isdigit() else None
 
 
 def _advice(error: AkoshaError, kind: str) -> str:

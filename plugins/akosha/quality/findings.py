@@ -20,6 +20,7 @@ RECOVERY: Final[Mapping[str, str]] = {
     "lake": "a copy of lake.json",
     "policy": "a new policy with the same values",
     "memo": "the upload itself: once the memo is deleted the next ingest reads it again, which changes no record",
+    "refused-rows": "the upload itself; the commit and the memo still say how many rows were refused, and why",
     "plan": "nothing, and nothing depends on it once its run has ended",
     "summary": "nothing, and no record depends on it",
 }

@@ -21,7 +21,7 @@ from akosha.quality.stored_files import Inventory, NamedFile, named_files
 
 log = logging.getLogger(__name__)
 
-KNOWN: Final = (layout.LAKE, layout.POLICY_PREFIX, "shards/", documents.MEMOS, documents.RUNS)
+KNOWN: Final = (layout.LAKE, layout.POLICY_PREFIX, "shards/", *documents.MEMOS, documents.RUNS)
 
 
 def fsck(lake: Lake, *, read_data: bool) -> FsckReport:
@@ -49,6 +49,7 @@ def fsck(lake: Lake, *, read_data: bool) -> FsckReport:
     for shard in sorted({*commit_keys, *published.versions}):
         commits = documents.read_commits(lake.store, shard, commit_keys.get(shard, []), report)
         published.check(lake.store, shard, commits, report)
+        documents.check_refused_rows(lake.store, commits, report)
         files = named_files(commits, report)
         named |= files
         _check_shard(lake, inventory, commits, files, report, read_data=read_data)

@@ -117,11 +117,12 @@ class _Mover:
                 continue
             verify_content(due.column("content"), due.column("content_sha256"), where=entry.path)
             warm, archive = transform(due, self.policy.audit_share, sample)
-            outcome.add(entry, due, without_vector=due.column("embedding").null_count)
+            outcome.add(entry, due, without_vector=due.column("embedding").null_count, cutoff=self.ages.cutoff)
             if not self.dry_run:
                 edit.put("warm", warm)
                 edit.put("archive", archive)
                 edit.drop(entry, due.column(ROW).to_numpy())
+        outcome.count_kept(self.lake, head, "hot", self.ages.cutoff)
         edit.stage()
         return StagedMove(edit, outcome)
 

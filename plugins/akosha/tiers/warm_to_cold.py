@@ -61,10 +61,11 @@ def _try_shard(lake: Lake, head: Commit, cutoff: datetime, writer: Writer, *, dr
             due = lake.rows(entry, before=cutoff)
             if not due.num_rows:
                 continue
-            outcome.add(entry, due, without_vector=due.column("codes").null_count)
+            outcome.add(entry, due, without_vector=due.column("codes").null_count, cutoff=cutoff)
             if not dry_run:
                 edit.put("cold", transform(due))
                 edit.drop(entry, due.column(ROW).to_numpy())
+        outcome.count_kept(lake, head, "warm", cutoff)
         outcome.version = edit.publish(OPERATION, writer, counts=outcome.counts()).version
     return outcome
 

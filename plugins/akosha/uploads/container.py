@@ -110,22 +110,26 @@ def _chunks(packed: BinaryIO, digest: hashlib._Hash | None) -> Iterator[bytes]:
 def _inflate(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """The unpacked bytes in pieces of at most `CHUNK_BYTES`, so that a bomb is seen before it is in memory."""
     member = zlib.decompressobj(_GZIP_WINDOW)
+    taken = 0  # packed bytes given to zlib
     try:
         for chunk in chunks:
             if member.eof:
-                raise _trailing()
+                raise _trailing(taken)
             rest = chunk
             while rest and not member.eof:
                 yield member.decompress(rest, CHUNK_BYTES)
                 rest = member.unconsumed_tail
+            taken += len(chunk)
             if member.unused_data:
-                raise _trailing()
+                raise _trailing(taken - len(member.unused_data))
         while not member.eof and (piece := member.decompress(b"", CHUNK_BYTES)):
             yield piece
     except zlib.error as error:
-        raise _refused(reason="damaged", message=f"the gzip data do not unpack ({error}). {_AGAIN}") from error
+        message = f"the gzip data do not unpack ({error}). {_AGAIN}"
+        raise _refused(reason="damaged", message=message, packed_offset_at_least=taken) from error
     if not member.eof:
-        raise _refused(reason="truncated", message=f"the gzip data end in the middle; the upload was cut off. {_AGAIN}")
+        message = f"the gzip data end in the middle; the upload was cut off. {_AGAIN}"
+        raise _refused(reason="truncated", message=message, packed_offset=taken)
 
 
 def _write(pieces: Iterator[bytes], target: Path, max_bytes: int) -> Unpacked:
@@ -181,10 +185,9 @@ def _check_promises(
         raise _refused(reason="checksum-mismatch", message=message)
 
 
-def _trailing() -> InvalidUploadError:
-    return _refused(
-        reason="damaged", message=f"there are bytes behind the end of the gzip data, expected one member. {_AGAIN}"
-    )
+def _trailing(offset: int) -> InvalidUploadError:
+    message = f"there are bytes behind the end of the gzip data, expected one member. {_AGAIN}"
+    return _refused(reason="damaged", message=message, packed_offset=offset)
 
 
 def _refused(*, reason: str, message: str, **context: object) -> InvalidUploadError:

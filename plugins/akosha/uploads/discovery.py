@@ -16,7 +16,7 @@ from akosha.errors import InvalidUploadError
 from akosha.lake import layout
 from akosha.lake.objects import ObjectInfo, ObjectStore
 from akosha.uploads.manifest import split_upload_key
-from akosha.uploads.memos import UNDATED, UploadRef, memo_names
+from akosha.uploads.memos import UNDATED, UploadRef, memo_names, quarantined_names
 from akosha.uploads.schedule import UPLOADS, Scope, second_of
 
 SYSTEMS: Final = "systems/"
@@ -183,7 +183,8 @@ def known_memos(lake: ObjectStore, refs: Iterable[UploadRef]) -> set[str]:
     days: dict[int, set[str]] = defaultdict(set)
     for ref in refs:
         days[ref.shard].add(ref.day)
-    return set[str]().union(*(memo_names(lake, shard, *run) for shard in days for run in _day_runs(days[shard])))
+    aside = quarantined_names(lake) if days else set()
+    return aside.union(*(memo_names(lake, shard, *run) for shard in days for run in _day_runs(days[shard])))
 
 
 def _day_runs(days: set[str]) -> list[tuple[str, str]]:

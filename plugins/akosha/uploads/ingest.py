@@ -31,7 +31,9 @@ from akosha.uploads.amend import amend, amendments
 from akosha.uploads.derive import hot_rows, provenance_of
 from akosha.uploads.memos import APPLIED, QUARANTINED, UNCHANGED, UploadRef, write_memo
 from akosha.uploads.prepare import FetchedUpload, PreparedUpload, Source, fetch, read_keys
-from akosha.uploads.refused import RefusedRows, write_refused_rows
+from akosha.uploads.quarantine import clear_superseded
+from akosha.uploads.reader import RULES_ID
+from akosha.uploads.refused_rows import refused_document, write_refused_rows
 from akosha.uploads.sandbox import Sandbox
 from akosha.uploads.sources import RowFaults
 from akosha.uploads.texts import WantedRows, wanted_rows
@@ -59,12 +61,15 @@ class IngestOutcome:
     repeated: int = 0
     quarantined: int = 0
     deferred: int = 0
+    superseded: int = 0
     rows_read: int = 0
+    accepted_rows: int = 0
     refused_rows: int = 0
     dropped_vectors: int = 0
     new: int = 0
     changed: int = 0
-    kept: int = 0
+    unchanged_rows: int = 0
+    written_rows: int = 0
     gone: int = 0
     retimed: int = 0
     amended: int = 0
@@ -80,12 +85,18 @@ class _Upload:
     fetched: FetchedUpload
     prepared: PreparedUpload | None = None
     plan: UpsertPlan | None = None
-    refused_rows: RefusedRows | None = None
+    refused_rows: dict[str, Any] | None = None
+    written: int = 0
     vectors: RowFaults = field(default_factory=RowFaults)
 
     @property
     def ref(self) -> UploadRef:
         return self.fetched.ref
+
+    @property
+    def says_something(self) -> bool:
+        """Whether it holds a row, or the same file as one that was applied; an empty one may be a stale copy."""
+        return self.prepared is None or bool(self.prepared.arrived.num_rows)
 
     @property
     def changes(self) -> bool:
@@ -100,7 +111,7 @@ class _Upload:
             examples = self.prepared.faults.examples | self.vectors.examples
             facts |= self.prepared.facts | {"dropped_vectors": self.vectors.dropped_vectors, "examples": examples}
         if self.refused_rows is not None:
-            facts["refused_rows"] = self.refused_rows.document()
+            facts["refused_rows"] = self.refused_rows
         return facts
 
 
@@ -122,11 +133,15 @@ class Ingester:
         """
         outcome = IngestOutcome(shard, uploads=len(refs))
         policy = self.lake.policy()
+        good: list[tuple[UploadRef, datetime]] = []
         for round_refs in rounds(refs):
             with ExitStack() as stack:
                 fetched = [self._fetch(ref, outcome, stack) for ref in round_refs]
                 uploads = [_Upload(upload) for upload in fetched if upload is not None]
                 self._apply(shard, uploads, policy, outcome)
+                good += [(upload.ref, upload.fetched.manifest.timestamp) for upload in uploads if upload.says_something]
+        ambiguous = self.lake.settings.ambiguous
+        outcome.superseded = len(clear_superseded(self.lake.store, shard, good, self._who(), ambiguous=ambiguous))
         return outcome
 
     def _fetch(self, ref: UploadRef, outcome: IngestOutcome, stack: ExitStack) -> FetchedUpload | None:
@@ -208,7 +223,7 @@ class Ingester:
         if upload.prepared is None:  # see `_read`
             edit.confirm_keys(system_id, newest=newest, file_sha256=fetched.file_sha256)
             return
-        upload.refused_rows = write_refused_rows(self.lake.store, upload.prepared)
+        upload.refused_rows = self._list_refused(upload.prepared)
         if not upload.prepared.arrived.num_rows:
             return  # an empty or stale copy says nothing, least of all of absence
         upload.plan = plan = self._plan(upload.prepared, entry, policy)
@@ -237,15 +252,26 @@ class Ingester:
         folder = Path(mkdtemp(prefix="plan-", dir=upload.fetched.folder))
         return plan_upsert(live, upload.arrived, folder, manifest_time=upload.fetched.manifest.timestamp, rules=rules)
 
+    def _list_refused(self, upload: PreparedUpload) -> dict[str, Any] | None:
+        """List the refused rows in their document, before a commit names it; None when there are none."""
+        faults, fetched = upload.faults, upload.fetched
+        if not faults.refused:
+            return None
+        document = refused_document(
+            fetched.ref, file_sha256=fetched.file_sha256, rules=RULES_ID, totals=faults.refused, rows=faults.rows
+        )
+        return write_refused_rows(self.lake.store, fetched.ref, document)
+
     def _put_new(
         self, edit: ShardEdit, upload: _Upload, prepared: PreparedUpload, wanted: pa.Table
     ) -> list[WantedRows]:
         """Put new and changed records into hot; returns the rows whose details live records take."""
         provenance = provenance_of(upload.fetched)
-        upload.vectors = RowFaults()
+        upload.vectors, upload.written = RowFaults(), 0
         details = []
         for rows in wanted_rows(prepared, wanted, self.sandbox, upload.vectors):
             revision = rows.wanted.column("is_revision")
+            upload.written += pc.sum(revision).as_py()
             if pc.all(revision).as_py():
                 edit.put("hot", hot_rows(upload.fetched.ref.system_id, rows, provenance))
                 continue
@@ -262,10 +288,13 @@ class Ingester:
         outcome.repeated += upload.prepared is None
         for name in COUNTED:
             setattr(outcome, name, getattr(outcome, name) + numbers[name])
-        outcome.kept += numbers["unchanged"]
+        outcome.unchanged_rows += numbers["unchanged"]
+        outcome.written_rows += upload.written
         if upload.prepared is not None:
-            outcome.rows_read += sum(table.rows for table in upload.prepared.reading.tables)
-            outcome.refused_rows += sum(upload.prepared.faults.refused.values())
+            accepted, refused = upload.prepared.arrived.num_rows, sum(upload.prepared.faults.refused.values())
+            outcome.accepted_rows += accepted
+            outcome.refused_rows += refused
+            outcome.rows_read += accepted + refused
             outcome.dropped_vectors += sum(upload.vectors.dropped_vectors.values())
 
     def _who(self) -> dict[str, str]:
@@ -319,7 +348,7 @@ def _upload_document(upload: _Upload) -> dict[str, Any]:
         **_numbers(upload),
     }
     if upload.refused_rows is not None:
-        document["refused_rows"] = upload.refused_rows.document()
+        document["refused_rows"] = upload.refused_rows
     return document
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from akosha.errors import IntegrityError, ObjectMissingError
 from akosha.lake import layout
 from akosha.lake.documents import Document, seal, unseal
 from akosha.lake.objects import ObjectStore
@@ -19,6 +20,7 @@ APPLIED: Final = "applied"
 UNCHANGED: Final = "unchanged"
 QUARANTINED: Final = "quarantined"
 REPLACED: Final = "replaced"  # was in quarantine; its manifest has been written anew and is an upload of its own
+SUPERSEDED: Final = "superseded"  # was in quarantine; a newer upload of the same system has been taken in since
 FORMAT: Final = "akosha-memo/1"
 UNDATED: Final = "0000-00-00"
 
@@ -58,12 +60,23 @@ class UploadRef:
 
     @property
     def quarantine_key(self) -> str:
-        """Where its memo lies while it is in quarantine: the same name with a mark, so that a listing can count them."""
-        return layout.quarantine_key(self.memo_key)
+        """Where its memo lies while it is in quarantine."""
+        return layout.quarantine_key(self.memo_key, self.system_id)
+
+    @property
+    def moment(self) -> datetime | None:
+        """The second in the upload id, UTC, or None when it has none."""
+        try:
+            return datetime.strptime(self.upload_id[:15], "%Y%m%d_%H%M%S").replace(tzinfo=UTC)
+        except ValueError:
+            return None
 
 
 def write_memo(store: ObjectStore, upload: UploadRef, outcome: str, facts: Document) -> None:
-    """Record what was done with an upload, in place of an earlier memo of the same upload."""
+    """Record what was done with an upload, in place of an earlier memo of the same upload.
+
+    A quarantined one also says when it was first and last found broken, and how often it was tried; `facts["at"]` is now.
+    """
     document: Document = {
         "format": FORMAT,
         "manifest_key": upload.manifest_key,
@@ -75,15 +88,27 @@ def write_memo(store: ObjectStore, upload: UploadRef, outcome: str, facts: Docum
         **facts,
     }
     if outcome == QUARANTINED:
-        store.put(upload.quarantine_key, seal(document))
+        store.put(upload.quarantine_key, seal({**document, **_history(store, upload, str(facts.get("at", "")))}))
     else:
         store.put(upload.memo_key, seal(document))
         store.delete(upload.quarantine_key)
 
 
+def _history(store: ObjectStore, upload: UploadRef, now: str) -> Document:
+    """First and last seen and attempts, continued from the memo of an earlier attempt."""
+    for key in (upload.quarantine_key, upload.memo_key):
+        try:
+            earlier = read_memo(store, key)
+        except (ObjectMissingError, IntegrityError):
+            continue  # a damaged memo may be deleted at any time: what replaces it begins anew
+        if "first_seen" in earlier:
+            return {"first_seen": earlier["first_seen"], "last_seen": now, "attempts": int(earlier["attempts"]) + 1}
+    return {"first_seen": now, "last_seen": now, "attempts": 1}
+
+
 def quarantined(store: ObjectStore) -> Iterator[str]:
-    """Keys of the memos of uploads in quarantine, by shard and upload day."""
-    return (found.key for found in store.list("uploads/") if found.key.endswith(layout.QUARANTINE_MARK))
+    """Keys of the memos of uploads in quarantine, by shard, system and upload day. Costs what is in quarantine."""
+    return (found.key for found in store.list(layout.QUARANTINE_PREFIX))
 
 
 def read_memo(store: ObjectStore, key: str) -> Document:
@@ -97,14 +122,21 @@ def upload_of(memo: Document) -> UploadRef:
 
 
 def memo_names(store: ObjectStore, shard: int, first: str, last: str) -> set[str]:
-    """Memo keys of a shard's uploads of the days `first` to `last`, both included, quarantined or not.
+    """Memo keys of a shard's uploads of the days `first` to `last`, both included, but for those in quarantine.
 
     Listed page by page up to `last`; no document is read. `UNDATED` is a day of its own.
     """
-    prefix = f"uploads/{shard:03d}/"
+    prefix = f"{layout.MEMO_PREFIX}{shard:03d}/"
     names: set[str] = set()
     for found in store.list(prefix, start_after=f"{prefix}{first}"):
         if found.key[len(prefix) : len(prefix) + len(last)] > last:
             break
-        names.add(found.key.replace(layout.QUARANTINE_MARK, ".json"))
+        if not found.key.endswith(layout.REFUSED_ROWS_MARK):
+            names.add(found.key)
     return names
+
+
+def quarantined_names(store: ObjectStore) -> set[str]:
+    """What the memos of all uploads in quarantine are called outside of it. One listing; no document is read."""
+    names = (layout.parse_quarantine_key(key) for key in quarantined(store))
+    return {name for name in names if name is not None}

@@ -18,6 +18,7 @@ from akosha.transforms.times import InferredTimes
 from akosha.uploads.container import Unpacked, unpack
 from akosha.uploads.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestFile, parse_manifest
 from akosha.uploads.memos import UploadRef
+from akosha.uploads.quarantine import about_object
 from akosha.uploads.sandbox import Reading, Sandbox
 from akosha.uploads.sources import RowFaults, key_batches, upload_times
 from akosha.uploads.upsert import ARRIVED, duplicates
@@ -115,7 +116,9 @@ def read_keys(fetched: FetchedUpload, sandbox: Sandbox) -> PreparedUpload:
     """
     reading = Reading((), ())
     if fetched.database is not None:
-        reading = sandbox.read(fetched.database, fetched.folder / "rows")
+        file = fetched.facts["file"]
+        with about_object(file["path"], file["etag"], file["packed_bytes"]):
+            reading = sandbox.read(fetched.database, fetched.folder / "rows")
     faults = RowFaults()
     times = upload_times(reading, (fetched.manifest.timestamp - datetime(1970, 1, 1, tzinfo=UTC)) // MICROSECOND)
     arrived = pa.concat_tables([ARRIVED.empty_table(), *_arrived(reading, times, faults)])
@@ -203,14 +206,15 @@ def _fetch_database(
         raise InvalidUploadError(message, reason="too-large", path=file.path)
     packed = database.with_name("packed")
     source.store.download(key, packed, etag=found.etag)
-    unpacked = unpack(
-        packed,
-        database,
-        compression=file.compression,
-        max_bytes=max_bytes,
-        size_bytes=file.size_bytes,
-        checksum=file.checksum,
-    )
+    with about_object(key, found.etag, found.size_bytes):
+        unpacked = unpack(
+            packed,
+            database,
+            compression=file.compression,
+            max_bytes=max_bytes,
+            size_bytes=file.size_bytes,
+            checksum=file.checksum,
+        )
     packed.unlink()
     return unpacked, _file_facts(file, found, unpacked)
 
