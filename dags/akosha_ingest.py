@@ -21,6 +21,7 @@ from akosha_airflow import (
     planned_key,
     scope_params,
 )
+from akosha_events import or_when_uploads_arrive
 
 DOC = """
 ### What it does
@@ -45,7 +46,7 @@ alone.
 @dag(
     description=__doc__,
     doc_md=DOC,
-    schedule=CronDataIntervalTimetable("*/15 * * * *", timezone="UTC"),
+    schedule=or_when_uploads_arrive(CronDataIntervalTimetable("*/15 * * * *", timezone="UTC")),
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=6),
