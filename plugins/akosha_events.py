@@ -72,6 +72,13 @@ def _named(extra: object) -> set[str]:
     return {name for name in systems if isinstance(name, str) and name} if isinstance(systems, list) else set()
 
 
+def _empty() -> WakeUp:
+    """Nothing received yet. In a thread, because the library's import would hold up other triggers."""
+    from akosha.uploads.wakeups import WakeUp
+
+    return WakeUp()
+
+
 class UploadsQueueTrigger(BaseEventTrigger):
     """Receives notifications from an SQS queue and fires once per burst, with the systems that have new manifests.
 
@@ -107,11 +114,9 @@ class UploadsQueueTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Fire for ever. Never raises but to be cancelled: Airflow would start it again at once, each second."""
-        from akosha.uploads.wakeups import WakeUp
-
         last = -self.spacing_seconds
         while True:
-            wake_up = WakeUp()
+            wake_up = await asyncio.to_thread(_empty)
             await self._gather(wake_up, last)
             yield TriggerEvent(wake_up.payload())
             # Resumed, so Airflow has taken the event.
@@ -145,7 +150,7 @@ class UploadsQueueTrigger(BaseEventTrigger):
         return received
 
     def _receive_now(self, wake_up: WakeUp, seconds: int) -> int:
-        """One request, in a thread of its own: neither boto3 nor the library's import may hold up other triggers."""
+        """One request, in a thread: neither boto3 nor the library's import may hold up other triggers."""
         from akosha.uploads.notices import Watched, read_notice
         from akosha.uploads.sqs import NotificationQueue
 

@@ -8,11 +8,10 @@ import logging
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 
 import boto3
 import pytest
-from airflow.sdk import Asset, AssetOrTimeSchedule, CronDataIntervalTimetable
+from airflow.sdk import AssetOrTimeSchedule, CronDataIntervalTimetable
 from tests.support.notifications import from_eventbridge, from_s3, from_sns, manifest_of, s3_test_event
 from tests.support.s3_proxy import ALWAYS, s3_proxy
 
@@ -298,22 +297,37 @@ def test_airflow_starts_the_trigger_from_its_database_and_two_events_become_one_
         found = session.scalars(select(AssetEvent)).all()
         # One line in the queue of runs, however many events: they become one run.
         assert len(session.scalars(select(AssetDagRunQueue)).all()) == 1
-        assert woken_systems({"triggering_asset_events": {Asset(UPLOADS): found}}) == ["one", "two"]
+        assert woken_systems(events_of(*[event.extra for event in found])) == ["one", "two"]
         for model in (AssetDagRunQueue, AssetEvent):
             session.execute(delete(model))
 
 
-def events_of(*extras):
-    return {"triggering_asset_events": {Asset(UPLOADS): [SimpleNamespace(extra=extra) for extra in extras]}}
+def events_of(*extras, asset=UPLOADS):
+    """What a task finds in its context when these events started its run."""
+    from airflow.sdk.api.datamodels._generated import AssetReferenceAssetEventDagRun
+    from airflow.sdk.execution_time.comms import AssetEventDagRunReferenceResult
+    from airflow.sdk.execution_time.context import TriggeringAssetEventsAccessor
+
+    events = [
+        AssetEventDagRunReferenceResult(
+            asset=AssetReferenceAssetEventDagRun(name=asset, uri=f"{asset}/", extra={}),
+            extra=extra,
+            source_task_id=None,
+            source_dag_id=None,
+            source_run_id=None,
+            source_map_index=None,
+            source_aliases=[],
+            timestamp=FOUR_HOURS[0],
+        )
+        for extra in extras
+    ]
+    return {"triggering_asset_events": TriggeringAssetEventsAccessor.build(events)}
 
 
 def test_a_run_that_no_notification_started_woke_nobody():
     assert woken_systems({}) == []
-    assert woken_systems({"triggering_asset_events": {}}) == []
-    other = {
-        "triggering_asset_events": {Asset("akosha://hot"): [SimpleNamespace(extra={"payload": {"systems": ["x"]}})]}
-    }
-    assert woken_systems(other) == []
+    assert woken_systems(events_of()) == []
+    assert woken_systems(events_of({"payload": {"systems": ["x"]}}, asset="akosha://hot")) == []
 
 
 def test_a_run_wakes_the_systems_of_all_events_behind_it():
@@ -324,7 +338,7 @@ def test_a_run_wakes_the_systems_of_all_events_behind_it():
 
 
 @pytest.mark.parametrize(
-    "extra", [None, {}, {"payload": None}, {"payload": {"systems": "abc"}}, {"payload": {"systems": [1, "", None]}}]
+    "extra", [{}, {"payload": None}, {"payload": {"systems": "abc"}}, {"payload": {"systems": [1, "", None]}}]
 )
 def test_an_event_written_by_hand_wakes_nobody_by_name(extra):
     assert woken_systems(events_of(extra)) == []

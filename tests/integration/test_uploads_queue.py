@@ -10,7 +10,6 @@ from tests.support.s3_proxy import s3_proxy
 
 from akosha import jobs
 from akosha.errors import ConfigurationError, QueueUnavailableError
-from akosha.settings import Settings
 from akosha.uploads.sqs import NotificationQueue
 
 pytestmark = pytest.mark.integration
@@ -117,8 +116,3 @@ def test_doctor_says_what_is_wrong_with_a_queue(events, sqs, queue_url, tmp_path
     result, found = events(AKOSHA_EVENTS_QUEUE_URL=queue_url, AKOSHA_UPLOADS_URL=f"file://{tmp_path}")
     assert result == "problem"
     assert "AKOSHA_UPLOADS_URL" in found
-
-
-def test_a_queue_is_named_by_its_url():
-    with pytest.raises(ConfigurationError, match=r"AKOSHA_EVENTS_QUEUE_URL is wrong.*https://sqs"):
-        Settings.from_environment({"AKOSHA_LAKE_URL": "file:///lake", "AKOSHA_EVENTS_QUEUE_URL": "uploads"})
