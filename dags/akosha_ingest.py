@@ -23,6 +23,7 @@ from akosha_airflow import (
     planned_key,
     scope_params,
 )
+from akosha_events import or_when_uploads_arrive, woken_systems
 
 DOC = """
 ### What it does
@@ -51,7 +52,7 @@ alone.
 @dag(
     description=__doc__,
     doc_md=DOC,
-    schedule=CronDataIntervalTimetable("*/15 * * * *", timezone="UTC"),
+    schedule=or_when_uploads_arrive(CronDataIntervalTimetable("*/15 * * * *", timezone="UTC")),
     catchup=False,
     max_active_runs=1,
     dagrun_timeout=timedelta(hours=6),
@@ -88,7 +89,12 @@ def akosha_ingest() -> None:
                 )
             return hand_out(
                 jobs.plan_ingest(
-                    lake_run_id(context), system=system, shard=shard, listing=params["listing"], at=as_of(context)
+                    lake_run_id(context),
+                    system=system,
+                    shard=shard,
+                    listing=params["listing"],
+                    wake=woken_systems(context),
+                    at=as_of(context),
                 )
             )
 

@@ -13,6 +13,7 @@ Callers decide on *category*, never on message text::
     `-- RetryableError              the same call may succeed later
         |-- ObjectMissingError      an object named by somebody else is not there
         |-- StoreUnavailableError   the object store did not answer
+        |-- QueueUnavailableError   the queue of notifications did not answer
         |-- DiskFullError           no room on the local disk
         |-- WorkerLostError         a process of this job was killed from outside
         |-- CommitConflictError     another writer moved the shard head; plan again
@@ -86,6 +87,10 @@ class ObjectMissingError(RetryableError):
 
 class StoreUnavailableError(RetryableError):
     """The object store did not answer, or answered with a passing fault."""
+
+
+class QueueUnavailableError(RetryableError):
+    """The queue of notifications did not answer, or answered with a passing fault."""
 
 
 class DiskFullError(RetryableError):

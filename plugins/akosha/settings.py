@@ -29,6 +29,9 @@ class Settings(BaseModel):
     cold_url: str = Field("", description="where cold files live; empty = inside the lake. Recorded in lake.json")
     uploads_url: str = Field("", description="where Session-Buddy uploads arrive: s3://bucket or s3://bucket/prefix")
     s3_endpoint_url: str = Field("", description="S3 endpoint other than AWS, for example http://127.0.0.1:8333")
+    events_queue_url: str = Field(
+        "", description="SQS queue of S3 notifications that wakes the ingest between its runs; empty = off"
+    )
     cache_dir: Path = Field(
         Path("~/.cache/akosha"), description="local cache: sidecars, fetched files, embeddings. Deletable at any time"
     )
@@ -84,6 +87,14 @@ class Settings(BaseModel):
             msg = f"a file URL needs an absolute path after file://, found {value!r}"
             raise ValueError(msg)
         return value.rstrip("/") if value != "file:///" else value
+
+    @field_validator("events_queue_url")
+    @classmethod
+    def _http(cls, value: str) -> str:
+        if value and not value.startswith(("https://", "http://")):
+            msg = "expected the queue's URL such as https://sqs.eu-central-1.amazonaws.com/123456789012/uploads"
+            raise ValueError(msg)
+        return value
 
     @property
     def ambiguous(self) -> frozenset[str]:

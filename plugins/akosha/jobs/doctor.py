@@ -17,6 +17,7 @@ from akosha.errors import AkoshaError, ConfigurationError
 from akosha.jobs.ingest import uploads_source
 from akosha.lake.lake import Lake
 from akosha.settings import Settings
+from akosha.uploads.sqs import NotificationQueue
 
 MIN_FREE_BYTES: Final = 2 << 30
 POOLS: Final = ("akosha_ingest", "akosha_embed", "akosha_move", "akosha_validate")
@@ -29,6 +30,7 @@ def doctor() -> dict[str, Any]:
     checks = [
         _check("lake", lambda: _lake(settings)),
         _check("uploads", lambda: _uploads(settings)),
+        _events(settings),
         _check("model", lambda: f"weights match the declared SHA-256 ({check_weights().name})"),
         _check("cache", lambda: _cache(settings)),
         _pools(),
@@ -59,6 +61,22 @@ def _lake(settings: Settings) -> str:
 def _uploads(settings: Settings) -> str:
     systems = uploads_source(settings).store.list_folders("systems/")
     return f"readable; {len(systems)} folders below systems/"
+
+
+def _events(settings: Settings) -> dict[str, str]:
+    """The queue that wakes the ingest; skipped where there is none."""
+    if not settings.events_queue_url:
+        found = "AKOSHA_EVENTS_QUEUE_URL is not set: the ingest runs by its timetable only"
+        return {"check": "events", "result": "skipped", "found": found}
+    return _check("events", lambda: _queue(settings))
+
+
+def _queue(settings: Settings) -> str:
+    if not settings.require_uploads_url().startswith("s3://"):
+        message = f"notifications are about a bucket, but AKOSHA_UPLOADS_URL is {settings.uploads_url}: set it to s3://"
+        raise ConfigurationError(message, setting="AKOSHA_UPLOADS_URL")
+    waiting, held = NotificationQueue(settings.events_queue_url).counts()
+    return f"reachable; {waiting} messages wait, {held} are being read"
 
 
 def _cache(settings: Settings) -> str:

@@ -60,7 +60,7 @@ def plan_ingest(
         shard: only systems of this shard, 0-255.
         listing: ``recent`` lists systems that are active, never seen or at their turn, each from 48 hours before its newest
             upload; ``full`` walks everything; ``auto`` is full in the first run of a UTC day and recent otherwise.
-        wake: only these systems, at once: an event has named them.
+        wake: only these systems, at once: an event has named them. With everything that is due when a run for all is overdue.
         at: the run's instant, ISO 8601; it decides whose turn it is. None, or later than now = now.
 
     Raises:
@@ -133,7 +133,8 @@ def plan_replay(run_id: str, memos: Sequence[str]) -> Plan:
 def run_batch(lake: Lake, plan: Document, batch: int) -> Result:
     """Ingest the uploads of one batch, shard by shard."""
     with Sandbox() as sandbox:
-        ingester = Ingester(lake, uploads_source(lake.settings), sandbox, writer_of(lake, plan))
+        force = bool(plan["parameters"].get("force", False))
+        ingester = Ingester(lake, uploads_source(lake.settings), sandbox, writer_of(lake, plan), force)
         outcomes = [
             asdict(ingester.ingest_shard(part["shard"], [UploadRef(**item) for item in part["items"]]))
             for part in plan["batches"][batch]

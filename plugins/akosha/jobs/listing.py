@@ -18,7 +18,7 @@ from akosha.lake.lake import Lake
 from akosha.lake.objects import ObjectStore
 from akosha.uploads.discovery import Discovery, discover, find_systems, first_folders, oldest_of_each
 from akosha.uploads.memos import UploadRef
-from akosha.uploads.schedule import Scope, due_scopes, queued, scope_of, slots_passed, start_of
+from akosha.uploads.schedule import SLOT, Scope, due_scopes, queued, scope_of, slots_passed, start_of
 
 STATE: Final = "runs/discovery.json"
 NOT_NAMED: Final = (
@@ -114,6 +114,11 @@ def look(lake: Lake, uploads: ObjectStore, narrowing: Narrowing, listing: str, a
     """
     before = _requests(lake.store, uploads)
     state = read_remembered(lake.store)
+    if narrowing.wake and _is_overdue(state, at):
+        # Wake-ups without end would take the scheduled runs' places: one of them then does what those do, too.
+        woken = [scope_of(name, start_of(state.newest.get(name), at)) for name in narrowing.wake]
+        state = replace(state, queue=tuple(queued([scope for scope in woken if can_be_listed(scope)], state.queue)))
+        narrowing = replace(narrowing, wake=())
     full = listing == "full" or (listing == "auto" and not narrowing.wake and _full_is_due(state, at))
     heads = {} if full else newest_of_heads(lake)
     newest = _latest(heads, state.newest)
@@ -134,6 +139,10 @@ def look(lake: Lake, uploads: ObjectStore, narrowing: Narrowing, listing: str, a
         state = replace(state, at=max(at, state.at or at), full_at=at if full else state.full_at)
     requests = {"requests": after - before, "requests_for_heads": after_heads - before}
     return Listing(found, full, narrowed, requests, state)
+
+
+def _is_overdue(state: Remembered, at: datetime) -> bool:
+    return state.at is None or at - state.at >= SLOT
 
 
 def remember(lake: Lake, listing: Listing, backlog: Mapping[str, int]) -> None:
