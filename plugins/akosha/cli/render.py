@@ -24,6 +24,10 @@ def status(answer: Answer) -> Iterator[str]:
     yield f"records   {answer['records']:,} of {answer['systems']} systems in {answer['shards']} shards"
     for tier, figures in answer["tiers"].items():
         yield f"  {tier:8}{figures['records']:>12,} records {size(figures['bytes']):>10} in {figures['files']} files"
+    graphs = answer["graphs"]
+    if graphs["systems"]:
+        rows = ", ".join(f"{graphs[kind]:,} {kind}" for kind in ("entities", "relations", "observations"))
+        yield f"knowledge graphs of {graphs['systems']} systems: {rows}"
     yield f"without a vector yet: {answer['without_vector']:,}   uploads in quarantine: {answer['quarantined']}"
     if answer["due_uploads"] is not None:
         yield f"uploads due: {answer['due_uploads']}"

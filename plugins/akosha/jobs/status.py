@@ -15,7 +15,7 @@ KINDS: Final[tuple[Tier, ...]] = (*TIERS, "archive")
 
 
 def status() -> dict[str, Any]:
-    """Records, bytes and files per tier, systems, missing vectors, quarantine, backlog, last runs. Opens no data file."""
+    """Records, bytes and files per tier, systems, knowledge graphs, missing vectors, quarantine, backlog, last runs. Opens no data file."""
     lake = open_lake()
     heads = lake.heads()
     return {
@@ -24,12 +24,24 @@ def status() -> dict[str, Any]:
         "shards": len(heads),
         "systems": sum(len(head.keys) for head in heads),
         "records": sum(entry.rows for head in heads for entry in head.keys.values()),
+        "graphs": _graphs(heads),
         "tiers": {kind: _figures(heads, kind) for kind in KINDS},
         "without_vector": sum(e.without_vector for head in heads for e in head.of_tier("hot")),
         "quarantined": sum(1 for _ in quarantined(lake.store)),
         "held_shards": [head.shard for head in heads if head.held_by],
         "due_uploads": len(due_uploads(lake).due) if lake.settings.uploads_url else None,
         "last_runs": _last_runs(lake),
+    }
+
+
+def _graphs(heads: list[Commit]) -> dict[str, int]:
+    entries = [entry for head in heads for entry in head.graphs.values()]
+    return {
+        "systems": len(entries),
+        "entities": sum(entry.entities for entry in entries),
+        "relations": sum(entry.relations for entry in entries),
+        "observations": sum(entry.observations for entry in entries),
+        "bytes": sum(entry.bytes for entry in entries),
     }
 
 
