@@ -243,12 +243,12 @@ def test_dangling_relations_are_kept_and_counted():
 
 
 def test_better_evidence_improves_a_time_in_any_order():
-    """I14: anchors of the other database beat a guess, although the guess came with the newer manifest."""
+    """I14: anchors of the other database beat a guess, although the guess came with the older manifest."""
     anchor = Anchors(
         np.array([int(START.timestamp() * 1e6) - 8 * 3_600_000_000]), np.array([int(START.timestamp() * 1e6)])
     )
-    sure = Upload(20, (Entity("a", "etl", hour=2),), zone=-8).rows(anchor)
-    guess = Upload(30, (Entity("a", "etl", hour=2),), zone=-8).rows()
+    sure = Upload(30, (Entity("a", "etl", hour=2),), zone=-8).rows(anchor)
+    guess = Upload(20, (Entity("a", "etl", hour=2),), zone=-8).rows()
     graphs = [GRAPH.empty_table()] * 2
     for number, order in enumerate(((sure, guess), (guess, sure))):
         for rows in order:
@@ -256,7 +256,7 @@ def test_better_evidence_improves_a_time_in_any_order():
     assert graphs[0].equals(graphs[1])
     (row,) = graphs[0].to_pylist()
     assert (row["created_at"], row["time_evidence"]) == (START + 2 * HOUR, "offset")
-    assert row["time_manifest"] == START + 20 * HOUR
+    assert row["time_manifest"] == START + 30 * HOUR
 
 
 def test_an_entity_without_a_time_has_that_of_its_manifest():
@@ -268,7 +268,7 @@ def test_an_entity_without_a_time_has_that_of_its_manifest():
 
 def test_the_first_identity_of_an_ambiguous_id_keeps_it_and_the_next_is_marked():
     graph = Graph(ambiguous=True)
-    graph.apply(Upload(2, (Entity("a", "web"),)), Upload(1, (Entity("a", "etl"),)))
+    graph.apply(Upload(2, (Entity("a", "web"),)), Upload(1, (Entity("a", "etl"),)), Upload(3, (Entity("a", "etl"),)))
     suffix = Entity("a", "web").identity.hex()[:8]
     assert {key: row["name"] for key, row in graph.of("entity").items()} == {"a": "etl", f"a~{suffix}": "web"}
 
