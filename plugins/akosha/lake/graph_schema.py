@@ -14,7 +14,8 @@ ENTITY: Final = "entity"
 RELATION: Final = "relation"
 OBSERVATION: Final = "observation"
 KINDS: Final = (ENTITY, RELATION, OBSERVATION)
-VECTOR: Final = pa.list_(pa.float32(), 384)
+# Not of fixed size: most rows have none, and one of fixed size takes its 1,536 bytes in memory all the same.
+VECTOR: Final = pa.list_(pa.float32())
 
 _MOMENT = pa.timestamp("us", tz="UTC")
 

@@ -44,8 +44,8 @@ RELATIONS: Final = pa.schema(
 FILES: Final = {"entities": ENTITIES, "relations": RELATIONS}
 TABLES: Final = {"kg_entities": "entities", "kg_relationships": "relations"}
 # Besides the caps of any upload: a graph is merged as a whole, so it must fit in the memory of a task.
-MAX_ROWS: Final = 500_000
-MAX_OUTPUT_BYTES: Final = 256 << 20
+MAX_ROWS: Final = 200_000
+MAX_OUTPUT_BYTES: Final = 128 << 20
 
 _TIMES = {"created_at": "TIMESTAMP", "updated_at": "TIMESTAMP"}
 _TEXTS = ("id", "properties", "metadata")

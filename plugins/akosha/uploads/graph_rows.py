@@ -148,7 +148,8 @@ def _entities(table: pa.Table) -> _Columns:
     contents = [
         digest(identity, vector, *items) for identity, vector, items in zip(identities, vectors, lists, strict=True)
     ]
-    given = {name: table.column(name).combine_chunks() for name in ("client_id", "name", "type", "embedding")}
+    given = {name: table.column(name).combine_chunks() for name in ("client_id", "name", "type")}
+    given["embedding"] = table.column("embedding").combine_chunks().cast(VECTOR)
     given |= {"kind": [ENTITY] * table.num_rows, "identity_sha256": identities, "content_sha256": contents}
     return _Columns(table.num_rows, {**given, "properties": properties, "metadata": metadata})
 
@@ -261,8 +262,8 @@ def _with_usable_vectors(table: pa.Table, faults: RowFaults) -> pa.Table:
     usable = present.copy()
     usable[rows] = finite & told
     values = pa.array(full.reshape(-1), pa.float32())
-    kept = pa.FixedSizeListArray.from_arrays(values, DIMENSION, mask=pa.array(~usable)).cast(VECTOR)
-    return table.set_column(table.schema.get_field_index("embedding"), pa.field("embedding", VECTOR), kept)
+    kept = pa.FixedSizeListArray.from_arrays(values, DIMENSION, mask=pa.array(~usable))
+    return table.set_column(table.schema.get_field_index("embedding"), pa.field("embedding", kept.type), kept)
 
 
 def _vector_bytes(vectors: pa.FixedSizeListArray) -> Iterator[bytes | None]:
