@@ -117,6 +117,8 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
         f"{counts['applied']} uploads applied, {counts['unchanged']} held nothing new, {counts['quarantined']} quarantined: "
         f"{counts['new']:,} new records, {counts['changed']:,} changed"
     )
+    if counts["graph_rows"]:
+        message += f"; {counts['graph_rows']:,} new or changed rows of knowledge graphs"
     if counts["older"]:
         message += f"; {counts['older']:,} older texts did not replace newer ones"
     if counts["deferred"]:
@@ -144,6 +146,7 @@ COUNTS: Final = (
     "changed",
     "retimed",
     "older",
+    "graph_rows",
     "commits",
 )
 

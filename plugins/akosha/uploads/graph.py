@@ -31,6 +31,17 @@ class GraphNumbers:
     new_observations: int = 0
     dangling: int = 0
 
+    @property
+    def rows(self) -> int:
+        """Rows that are new or say something else than before."""
+        return (
+            self.new_entities
+            + self.changed_entities
+            + self.new_relations
+            + self.changed_relations
+            + self.new_observations
+        )
+
     def document(self) -> dict[str, Any]:
         """JSON form."""
         return asdict(self)

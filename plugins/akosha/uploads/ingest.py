@@ -25,6 +25,7 @@ from akosha.lake.locate import locate
 from akosha.lake.provenance import about
 from akosha.lake.shard_log import Writer
 from akosha.uploads.derive import hot_rows
+from akosha.uploads.graph import GraphNumbers, GraphPlan, plan_graph
 from akosha.uploads.memos import APPLIED, QUARANTINED, UNCHANGED, UploadRef, write_memo
 from akosha.uploads.prepare import PreparedUpload, Source, prepare
 from akosha.uploads.sandbox import Sandbox
@@ -34,6 +35,19 @@ log = logging.getLogger(__name__)
 
 OPERATION: Final = "ingest"
 MAX_REPLANS: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPlan:
+    """What one upload does to the records and to the knowledge graph of its system."""
+
+    records: UpsertPlan
+    graph: GraphPlan
+
+    @property
+    def applies(self) -> bool:
+        """Whether anything of the lake changes."""
+        return self.records.keys is not None or self.graph.table is not None
 
 
 @dataclass(slots=True)
@@ -52,6 +66,7 @@ class IngestOutcome:
     changed: int = 0
     retimed: int = 0
     older: int = 0
+    graph_rows: int = 0
     commits: int = 0
     reasons: list[dict[str, str]] = field(default_factory=list)
 
@@ -122,28 +137,39 @@ class Ingester:
                 self._record(commit, uploads, plans, outcome)
                 return
 
-    def _commit(self, head: Commit, uploads: Sequence[PreparedUpload]) -> tuple[Commit, list[UpsertPlan]]:
-        plans: list[UpsertPlan] = []
+    def _commit(self, head: Commit, uploads: Sequence[PreparedUpload]) -> tuple[Commit, list[UploadPlan]]:
+        plans: list[UploadPlan] = []
         with edit_shard(self.lake, head, about()) as edit:
             for upload in uploads:
-                plan = plan_upsert(
-                    self.lake.keys(head.keys.get(upload.ref.system_id)),
-                    upload.incoming,
-                    manifest_time=upload.manifest.timestamp,
-                    ambiguous=upload.ref.system_id in self.lake.settings.ambiguous,
-                )
+                plan = self._plan(head, upload)
                 plans.append(plan)
-                self._stage(edit, upload, plan)
+                self._stage(edit, upload, plan.records)
+                if plan.graph.table is not None:
+                    newest = upload.manifest.timestamp
+                    edit.set_graph(upload.ref.system_id, plan.graph.table, newest=newest)
             counts = {
-                "new": sum(plan.new for plan in plans),
-                "changed": sum(plan.changed for plan in plans),
-                "retimed": sum(plan.retimed.num_rows for plan in plans),
+                "new": sum(plan.records.new for plan in plans),
+                "changed": sum(plan.records.changed for plan in plans),
+                "retimed": sum(plan.records.retimed.num_rows for plan in plans),
+                "graph_rows": sum(plan.graph.numbers.rows for plan in plans),
             }
-            documents = tuple(
-                _upload_document(*pair) for pair in zip(uploads, plans, strict=True) if pair[1].keys is not None
-            )
+            documents = tuple(_upload_document(*pair) for pair in zip(uploads, plans, strict=True) if pair[1].applies)
             commit = edit.publish(OPERATION, self.writer, counts=counts, uploads=documents)
         return commit, plans
+
+    def _plan(self, head: Commit, upload: PreparedUpload) -> UploadPlan:
+        system_id = upload.ref.system_id
+        ambiguous = system_id in self.lake.settings.ambiguous
+        records = plan_upsert(
+            self.lake.keys(head.keys.get(system_id)),
+            upload.incoming,
+            manifest_time=upload.manifest.timestamp,
+            ambiguous=ambiguous,
+        )
+        if upload.graph is None:
+            return UploadPlan(records, GraphPlan(None, GraphNumbers()))
+        live = self.lake.graph(head.graphs.get(system_id))
+        return UploadPlan(records, plan_graph(live, upload.graph, ambiguous=ambiguous))
 
     def _stage(self, edit: ShardEdit, upload: PreparedUpload, plan: UpsertPlan) -> None:
         if plan.keys is None:
@@ -176,18 +202,19 @@ class Ingester:
             edit.drop(entry, numbers)
 
     def _record(
-        self, commit: Commit, uploads: Sequence[PreparedUpload], plans: Sequence[UpsertPlan], outcome: IngestOutcome
+        self, commit: Commit, uploads: Sequence[PreparedUpload], plans: Sequence[UploadPlan], outcome: IngestOutcome
     ) -> None:
         for upload, plan in zip(uploads, plans, strict=True):
-            applied = plan.keys is not None
+            applied = plan.applies
             facts = {**upload.facts, **_numbers(plan), **self._who(), "version": commit.version if applied else None}
             write_memo(self.lake.store, upload.ref, APPLIED if applied else UNCHANGED, facts)
             outcome.applied += applied
             outcome.unchanged += not applied
-            outcome.new += plan.new
-            outcome.changed += plan.changed
-            outcome.retimed += plan.retimed.num_rows
-            outcome.older += plan.older
+            outcome.new += plan.records.new
+            outcome.changed += plan.records.changed
+            outcome.retimed += plan.records.retimed.num_rows
+            outcome.older += plan.records.older
+            outcome.graph_rows += plan.graph.numbers.rows
 
     def _who(self) -> dict[str, str]:
         return {"run_id": self.writer.run_id, "at": self.writer.now.isoformat()}
@@ -202,7 +229,7 @@ def rounds(refs: Sequence[UploadRef]) -> Iterator[list[UploadRef]]:
         yield [ref for ref in group if ref is not None]
 
 
-def _upload_document(upload: PreparedUpload, plan: UpsertPlan) -> dict[str, Any]:
+def _upload_document(upload: PreparedUpload, plan: UploadPlan) -> dict[str, Any]:
     return {
         "memo": upload.ref.memo_key,
         "manifest": upload.ref.manifest_key,
@@ -212,13 +239,14 @@ def _upload_document(upload: PreparedUpload, plan: UpsertPlan) -> dict[str, Any]
     }
 
 
-def _numbers(plan: UpsertPlan) -> dict[str, int]:
+def _numbers(plan: UploadPlan) -> dict[str, Any]:
     return {
-        "new": plan.new,
-        "changed": plan.changed,
-        "retimed": plan.retimed.num_rows,
-        "unchanged": plan.unchanged,
-        "older": plan.older,
+        "new": plan.records.new,
+        "changed": plan.records.changed,
+        "retimed": plan.records.retimed.num_rows,
+        "unchanged": plan.records.unchanged,
+        "older": plan.records.older,
+        "graph": plan.graph.numbers.document(),
     }
 
 

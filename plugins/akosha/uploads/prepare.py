@@ -11,14 +11,18 @@ from typing import Any, Final
 import pyarrow as pa
 
 from akosha.errors import InvalidUploadError, ObjectMissingError
+from akosha.lake.graph_schema import ENTITY, OBSERVATION, RELATION
 from akosha.lake.objects import ObjectInfo, ObjectStore
+from akosha.lake.provenance import record_provenance
 from akosha.transforms.digests import content_digests
 from akosha.transforms.times import EVIDENCE, InferredTimes
-from akosha.uploads.container import Unpacked, unpack
-from akosha.uploads.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestFile, parse_manifest
+from akosha.uploads.container import Unpacked, unpack, unpack_json
+from akosha.uploads.graph_rows import GraphSnapshot, Origin, incoming_rows, offset_anchors, read_graph
+from akosha.uploads.manifest import MAX_MANIFEST_BYTES, MEMORIES, Manifest, ManifestFile, parse_manifest
+from akosha.uploads.memories import check_count
 from akosha.uploads.memos import UploadRef
-from akosha.uploads.sandbox import Reading, Sandbox, TableReading
-from akosha.uploads.sources import RowFaults, read_batches, upload_times
+from akosha.uploads.sandbox import Form, Reading, Sandbox, TableReading
+from akosha.uploads.sources import RowFaults, local_us, read_batches, upload_times
 from akosha.uploads.upsert import INCOMING
 
 MICROSECOND: Final = timedelta(microseconds=1)
@@ -39,6 +43,7 @@ class PreparedUpload:
     Attributes:
         incoming: one row per accepted row, schema ``INCOMING``; texts stay on disk, see `batches`.
         facts: what the memo will say of it: files, hashes, row counts, what was refused, offsets used.
+        graph: the rows of its knowledge graph, schema ``INCOMING_GRAPH``; None when it has none.
     """
 
     ref: UploadRef
@@ -47,6 +52,7 @@ class PreparedUpload:
     incoming: pa.Table
     facts: dict[str, Any]
     file_sha256: str
+    graph: pa.Table | None = None
 
     def batches(self) -> Iterator[tuple[TableReading, pa.RecordBatch]]:
         """The accepted rows again, with their texts and vectors, in the order of `incoming`."""
@@ -73,18 +79,19 @@ def prepare(source: Source, sandbox: Sandbox, ref: UploadRef, folder: Path, *, m
     full_key = f"{source.prefix}/{ref.manifest_key}" if source.prefix else ref.manifest_key
     manifest = parse_manifest(full_key, _manifest_bytes(source.store, ref), source.prefix)
     facts: dict[str, Any] = {"manifest_time": manifest.timestamp.isoformat(), "notes": list(manifest.notes)}
-    graph = manifest.knowledge_graph
-    if graph is not None:
-        found = source.store.stat(_relative(graph, source))
-        facts["knowledge_graph"] = {
-            "path": graph.path,
-            "size_bytes": found.size_bytes if found else None,
-            "etag": found.etag if found else None,
-            "read": False,
-        }
     reading, unpacked = Reading((), ()), Unpacked("", 0, 0)
-    if manifest.reflection is not None:
-        reading, unpacked, facts["file"] = _read_database(source, sandbox, manifest.reflection, folder, max_bytes)
+    records = manifest.memories or manifest.reflection
+    if records is not None:
+        form: Form = "memories" if manifest.memories else "database"
+        file, unpacked, facts["file"] = _fetch(source, records, folder, max_bytes)
+        reading = sandbox.read(file, folder / "rows", form=form)
+        file.unlink()
+    check_count(manifest, reading)
+    snapshot, graph_sha256 = None, ""
+    if manifest.knowledge_graph is not None:
+        snapshot, graph_sha256, facts["knowledge_graph"] = _read_graph(
+            source, sandbox, manifest.knowledge_graph, folder, max_bytes
+        )
     _require_unchanged(source.store, ref.manifest_key, ref.etag)
     faults = RowFaults()
     manifest_us = _microseconds(manifest)
@@ -95,11 +102,56 @@ def prepare(source: Source, sandbox: Sandbox, ref: UploadRef, folder: Path, *, m
     facts["ignored_tables"] = list(reading.ignored)
     facts["refused"], facts["dropped_vectors"] = faults.refused, faults.dropped_vectors
     facts["examples"] = faults.examples
-    facts["utc_offsets"] = [
+    facts["utc_offsets"] = _offsets(times)
+    upload = PreparedUpload(ref, manifest, reading, incoming, facts, unpacked.sha256)
+    if snapshot is not None:
+        upload.graph = _graph_rows(upload, snapshot, graph_sha256, times)
+    return upload
+
+
+def _offsets(times: InferredTimes) -> list[dict[str, Any]]:
+    return [
         {"minutes": used.offset_us // 60_000_000, "evidence": used.evidence, "support": used.support}
         for used in times.offsets
     ]
-    return PreparedUpload(ref, manifest, reading, incoming, facts, unpacked.sha256)
+
+
+def _read_graph(
+    source: Source, sandbox: Sandbox, file: ManifestFile, folder: Path, max_bytes: int
+) -> tuple[GraphSnapshot, str, dict[str, Any]]:
+    """The knowledge graph beside an upload's records; an error names the file, since it sets the whole upload aside."""
+    try:
+        database, unpacked, facts = _fetch(source, file, folder, max_bytes)
+        snapshot = read_graph(sandbox.extract("graph", database, folder / "graph"), folder / "graph")
+    except InvalidUploadError as error:
+        context = {name: value for name, value in error.context.items() if name != "reason"}
+        message = f"{file.name}: {error.message}"
+        raise InvalidUploadError(message, reason=error.reason, **{**context, "file": file.name}) from error
+    database.unlink()
+    facts |= {
+        "refused": snapshot.faults.refused,
+        "dropped_vectors": snapshot.faults.dropped_vectors,
+        "examples": snapshot.faults.examples,
+        "ignored_tables": list(snapshot.ignored),
+    }
+    return snapshot, unpacked.sha256, facts
+
+
+def _graph_rows(upload: PreparedUpload, snapshot: GraphSnapshot, sha256: str, times: InferredTimes) -> pa.Table:
+    """The graph's rows, dated by what the records of the same upload tell of the client's clock."""
+    provenance = record_provenance(
+        upload=upload.ref.manifest_key,
+        etag=upload.ref.etag,
+        file_sha256=sha256,
+        manifest_time=upload.manifest.timestamp.isoformat(),
+    )
+    anchors = offset_anchors([local_us(batch) for _, batch in upload.batches()], times)
+    rows, dated = incoming_rows(snapshot, Origin(upload.manifest.timestamp, provenance), anchors)
+    kinds = rows.column("kind").to_pylist()
+    names = {"entities": ENTITY, "relations": RELATION, "observations": OBSERVATION}
+    upload.facts["knowledge_graph"] |= {name: kinds.count(kind) for name, kind in names.items()}
+    upload.facts["knowledge_graph"]["utc_offsets"] = _offsets(dated)
+    return rows
 
 
 def _manifest_bytes(store: ObjectStore, ref: UploadRef) -> bytes:
@@ -114,9 +166,8 @@ def _manifest_bytes(store: ObjectStore, ref: UploadRef) -> bytes:
     return store.get(ref.manifest_key)
 
 
-def _read_database(
-    source: Source, sandbox: Sandbox, file: ManifestFile, folder: Path, max_bytes: int
-) -> tuple[Reading, Unpacked, dict[str, Any]]:
+def _fetch(source: Source, file: ManifestFile, folder: Path, max_bytes: int) -> tuple[Path, Unpacked, dict[str, Any]]:
+    """Download and unpack one file of an upload; where it lies, what it is, and what the memo will say of it."""
     key = _relative(file, source)
     found = source.store.stat(key)
     if found is None:
@@ -127,24 +178,19 @@ def _read_database(
         raise InvalidUploadError(message, reason="missing-object", path=file.path)
     if found.size_bytes > max_bytes:
         message = (
-            f"the packed database has {found.size_bytes:,} bytes, expected at most {max_bytes:,}; it was not fetched. "
+            f"the packed object has {found.size_bytes:,} bytes, expected at most {max_bytes:,}; it was not fetched. "
             "If the system is trusted, raise AKOSHA_SANDBOX_MAX_BYTES and replay the upload"
         )
         raise InvalidUploadError(message, reason="too-large", path=file.path)
-    packed, database = folder / "packed", folder / "database.duckdb"
+    packed, target = folder / "packed", folder / file.name
     source.store.download(key, packed, etag=found.etag)
-    unpacked = unpack(
-        packed,
-        database,
-        compression=file.compression,
-        max_bytes=max_bytes,
-        size_bytes=file.size_bytes,
-        checksum=file.checksum,
-    )
+    promise: dict[str, Any] = {"compression": file.compression, "max_bytes": max_bytes, "checksum": file.checksum}
+    if file.name == MEMORIES:
+        unpacked = unpack_json(packed, target, **promise)
+    else:
+        unpacked = unpack(packed, target, size_bytes=file.size_bytes, **promise)
     packed.unlink()
-    reading = sandbox.read(database, folder / "rows")
-    database.unlink()
-    return reading, unpacked, _file_facts(file, found, unpacked)
+    return target, unpacked, _file_facts(file, found, unpacked)
 
 
 def _file_facts(file: ManifestFile, found: ObjectInfo, unpacked: Unpacked) -> dict[str, Any]:

@@ -29,12 +29,14 @@ START_SECONDS: Final = 120.0
 _GRACE_SECONDS: Final = 30.0  # past a file's own time limit before its reading process is given up as well
 
 Kind = Literal["conversation", "reflection"]
+Form = Literal["database", "graph", "memories"]
 
 _AGAIN = "Have the system upload again"
 _MESSAGES: Final[dict[str, str]] = {
     "damaged": "the database file is damaged: {detail}. " + _AGAIN + "; an upload made during a checkpoint can be torn",
     "unknown-tables": "no table of a known layer was found, only: {detail}. Expected conversations_v2, conversations, "
-    "*_conversations or the same for reflections; if the client is newer, update Akosha and replay the upload",
+    "*_conversations or the same for reflections, in a knowledge graph kg_entities or kg_relationships; if the client is newer, update Akosha and replay the upload",
+    "invalid-payload": "the document of conversations cannot be used: {detail}. " + _AGAIN,
     "too-large": "reading the database needs more than one upload may take: {detail}. If the system is trusted, "
     "replay it on a machine with free memory",
     "timeout": "reading the database took too long: {detail}. Replay it when the machine is idle; if it repeats, "
@@ -88,13 +90,31 @@ class Sandbox:
     ) -> None:
         self._stop()
 
-    def read(self, database: Path, out_dir: Path, *, max_rows: int = 20_000_000) -> Reading:
+    def read(self, database: Path, out_dir: Path, *, max_rows: int = 20_000_000, form: Form = "database") -> Reading:
         """Read the source tables of `database` into Arrow IPC files in `out_dir`, which is created, mode 0700.
 
-        A file without any table, or with empty ones, is a success with no rows. On failure `out_dir` is gone.
+        A file without any table, or with empty ones, is a success with no rows. On failure `out_dir` is gone. With `form`
+        ``memories`` the file is a JSON document of conversations instead.
 
         Raises:
-            InvalidUploadError: ``damaged``, ``unknown-tables``, ``too-large``, ``timeout`` or ``unreadable``.
+            InvalidUploadError, DiskFullError, ConfigurationError: see `extract`.
+        """
+        result = self.extract(form, database, out_dir, max_rows=max_rows)
+        try:
+            return _reading(result, out_dir)
+        except BaseException:
+            shutil.rmtree(out_dir, ignore_errors=True)
+            raise
+
+    def extract(self, form: Form, database: Path, out_dir: Path, *, max_rows: int = 20_000_000) -> dict[str, Any]:
+        """Have a child read a file of some form into `out_dir`, which is created, mode 0700, and gone on failure.
+
+        Returns:
+            What the child says of it, not checked: see `akosha.uploads.sandbox_child.FORMS`.
+
+        Raises:
+            InvalidUploadError: ``damaged``, ``unknown-tables``, ``invalid-payload``, ``too-large``, ``timeout`` or
+                ``unreadable``.
             DiskFullError: no room in `out_dir`.
             ConfigurationError: the reading process does not start on this machine.
         """
@@ -103,14 +123,14 @@ class Sandbox:
             raise InvalidUploadError(message, reason="unreadable")
         out_dir.mkdir(mode=0o700, parents=True)
         request = {
+            "form": form,
             "database": str(database.resolve()),
             "out_dir": str(out_dir.resolve()),
             "timeout_seconds": self._timeout_seconds,
             "limits": limits_document(Limits(self._memory_bytes, self._max_output_bytes, max_rows)),
         }
         try:
-            reply = self._ask(request)
-            return _reading(reply, out_dir)
+            return _result(self._ask(request), out_dir)
         except BaseException:
             shutil.rmtree(out_dir, ignore_errors=True)
             raise
@@ -177,8 +197,8 @@ class Sandbox:
         process.wait()
 
 
-def _reading(reply: dict[str, Any], out_dir: Path) -> Reading:
-    """Judge a reply. What the child says is checked like anything else that comes from the file."""
+def _result(reply: dict[str, Any], out_dir: Path) -> dict[str, Any]:
+    """What was read, or the error that the outcome stands for."""
     outcome = reply.get("outcome")
     detail = "".join(letter if letter.isprintable() else "?" for letter in str(reply.get("detail", "")))
     if outcome == "disk-full":
@@ -187,7 +207,11 @@ def _reading(reply: dict[str, Any], out_dir: Path) -> Reading:
     if outcome != "read":
         reason = outcome if outcome in _MESSAGES else "unreadable"
         raise InvalidUploadError(_MESSAGES[reason].format(detail=detail[:400]), reason=reason)
-    result = reply["result"]
+    return cast("dict[str, Any]", reply["result"])
+
+
+def _reading(result: dict[str, Any], out_dir: Path) -> Reading:
+    """Judge a result. What the child says is checked like anything else that comes from the file."""
     tables = []
     for index, table in enumerate(result["tables"]):
         kind = kind_of(str(table["name"]))

@@ -4,8 +4,8 @@ It imports DuckDB and Arrow once and never opens a database itself. For each fil
 everything it does not need, reads, and reports through a pipe; this process only watches the clock and the exit status.
 
 One JSON document per line: requests on stdin, replies on stdout. A reply is ``{"outcome": ...}`` with ``result`` when
-the outcome is ``read``, else ``detail``. Outcomes: read, unknown-tables, damaged, too-large, timeout, unreadable,
-disk-full.
+the outcome is ``read``, else ``detail``. Outcomes: read, unknown-tables, invalid-payload, damaged, too-large, timeout,
+unreadable, disk-full.
 """
 
 from __future__ import annotations
@@ -25,10 +25,15 @@ from typing import Any, Final
 
 import duckdb
 
-from akosha.uploads import reader
+from akosha.uploads import graph_reader, payload, reader
 
 ADDRESS_SPACE_BYTES: Final = 3 << 30  # besides DuckDB's own memory: 1 GiB mapped at start, Arrow batches, thread stacks
 MAX_REPLY_BYTES: Final = 4 << 20
+FORMS: Final = {
+    "database": reader.extract,
+    "graph": graph_reader.extract_graph,
+    "memories": payload.extract_memories,
+}
 _OPEN_FILES: Final = 64
 _RESULT_FD: Final = 3
 _SET_PARENT_DEATH_SIGNAL: Final = 1  # linux/prctl.h
@@ -41,6 +46,7 @@ _SIGNALS_OF_LIMITS = {signal.SIGXCPU: "timeout", signal.SIGXFSZ: "too-large", si
 def main() -> int:
     """Answer requests until stdin closes."""
     reader.warm_up()
+    graph_reader.warm_up()
     _send(1, {"outcome": "ready"})
     pending = b""
     while chunk := os.read(0, 65_536):
@@ -114,7 +120,7 @@ def _child(request: dict[str, Any], write_end: int) -> None:
 def _read(request: dict[str, Any]) -> dict[str, Any]:
     try:
         limits = reader.limits_from(request["limits"])
-        result = reader.extract(Path(request["database"]), Path(request["out_dir"]), limits)
+        result = FORMS[request["form"]](Path(request["database"]), Path(request["out_dir"]), limits)
     except Exception as error:
         detail = str(error).strip().partition("\n")[0].replace(request["database"], "the file")[:_DETAIL_CHARS]
         return {"outcome": outcome_of(error), "detail": detail or type(error).__name__}
@@ -126,6 +132,8 @@ def outcome_of(error: Exception) -> str:
     text = str(error).lower()
     if isinstance(error, reader.UnknownTablesError):
         return "unknown-tables"
+    if isinstance(error, payload.PayloadError):
+        return "invalid-payload"
     if isinstance(error, reader.LimitError | MemoryError | duckdb.OutOfMemoryException):
         return "too-large"
     if isinstance(error, OSError):
