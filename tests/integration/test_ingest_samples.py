@@ -179,7 +179,9 @@ def test_a_memo_says_what_was_done(installation: Installation):
     assert len(memos) == 4
     assert {memo["outcome"] for memo in memos.values()} == {"applied"}
     assert memos[SECOND]["knowledge_graph"]["path"].endswith(f"{SECOND}/knowledge_graph.duckdb")
-    assert memos[SECOND]["knowledge_graph"]["read"] is False
+    graph = memos[SECOND]["knowledge_graph"]
+    assert (graph["entities"], graph["relations"], graph["observations"]) == (2, 1, 2)
+    assert [used["evidence"] for used in graph["utc_offsets"]] == ["offset"]
     assert memos[SECOND]["utc_offsets"][0]["minutes"] == -480
     assert memos["20261120_234040_legacy-feb"]["tables"]["default_reflections"] == 2
     assert memos["20261120_235143_unknown-system"]["file"]["storage_version"] in {64, 999}

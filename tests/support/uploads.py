@@ -105,3 +105,72 @@ def put_upload(
     key = f"{folder}/manifest.json"
     store.put(key, json.dumps(document, indent=2).encode())
     return key
+
+
+ENTITY_COLUMNS = "id VARCHAR, name VARCHAR, entity_type VARCHAR, observations VARCHAR[], properties JSON, created_at TIMESTAMP, updated_at TIMESTAMP, metadata JSON, embedding FLOAT[384]"
+RELATION_COLUMNS = "id VARCHAR, from_entity VARCHAR, to_entity VARCHAR, relation_type VARCHAR, properties JSON, created_at TIMESTAMP, updated_at TIMESTAMP, metadata JSON"
+
+
+def graph_database(entities: Sequence[Row] = (), relations: Sequence[Row] = ()) -> bytes:
+    """A knowledge_graph.duckdb as a client writes it; columns that a row does not name are NULL."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "knowledge_graph.duckdb"
+        with duckdb.connect(config={"threads": 1}) as con:
+            con.execute(f"ATTACH '{path}' AS made (STORAGE_VERSION 'v1.0.0', BLOCK_SIZE 16384)")
+            for table, columns, rows in (
+                ("kg_entities", ENTITY_COLUMNS, entities),
+                ("kg_relationships", RELATION_COLUMNS, relations),
+            ):
+                con.execute(f"CREATE TABLE made.{table} ({columns})")
+                for row in rows:
+                    marks = ", ".join("?" for _ in row)
+                    con.execute(f"INSERT INTO made.{table} ({', '.join(row)}) VALUES ({marks})", list(row.values()))
+        return path.read_bytes()
+
+
+def put_graph_upload(
+    store: ObjectStore, system_id: str, moment: datetime, graph: bytes | None, data: bytes | None = None
+) -> str:
+    """Write an upload that names a knowledge graph, and records when `data` is given; the key of its manifest."""
+    folder = f"systems/{system_id}/uploads/{moment:%Y%m%d_%H%M%S}_{system_id}"
+    if graph is not None:
+        store.put(f"{folder}/knowledge_graph.duckdb", gzip.compress(graph, 1, mtime=0))
+
+    def change(document: dict[str, Any]) -> None:
+        (file,) = document["files"]
+        path = f"{folder}/knowledge_graph.duckdb"
+        document["files"] = [
+            *([file] if data is not None else []),
+            {**file, "name": "knowledge_graph.duckdb", "path": path},
+        ]
+
+    return put_upload(store, system_id, moment, data, change=change)
+
+
+def put_older_upload(
+    store: ObjectStore,
+    system_id: str,
+    moment: datetime,
+    payload: bytes | None,
+    /,
+    **fields: Any,
+) -> str:
+    """Write an upload in the older Akosha's dialect, packed as `fields` of the manifest say; the key of its manifest."""
+    folder = f"systems/{system_id}/uploads/{moment:%Y%m%d_%H%M%S}_{system_id}"
+    document = {
+        "system_id": system_id,
+        "uploaded_at": (moment + timedelta(seconds=1)).isoformat(),
+        "conversation_count": None,
+        "version": "1.0.0",
+        "checksum": "",
+        "compressed": True,
+        "compression_format": "gzip",
+        "files": ["memories.json"],
+        **fields,
+    }
+    if payload is not None:
+        stored = gzip.compress(payload, 1, mtime=0) if document["compressed"] else payload
+        store.put(f"{folder}/memories.json", stored)
+    key = f"{folder}/manifest.json"
+    store.put(key, json.dumps(document, indent=2).encode())
+    return key

@@ -8,7 +8,17 @@ from datetime import UTC, datetime
 import pytest
 
 from akosha.errors import CommitConflictError, IntegrityError
-from akosha.lake.commits import Change, Commit, FileEntry, KeyFile, Removal, apply, commit_document, parse_commit
+from akosha.lake.commits import (
+    Change,
+    Commit,
+    FileEntry,
+    GraphFile,
+    KeyFile,
+    Removal,
+    apply,
+    commit_document,
+    parse_commit,
+)
 from akosha.lake.documents import seal, unseal
 
 
@@ -19,6 +29,11 @@ def file(name: str, **fields) -> FileEntry:
 
 def keys(name: str, system_id: str = "laptop-7") -> KeyFile:
     return KeyFile(system_id, f"shards/017/keys/{name}.parquet", 10, 100, "bb", "2026-01-02T00:00:00+00:00")
+
+
+def graph(name: str, system_id: str = "laptop-7") -> GraphFile:
+    path = f"shards/017/graph/{name}.parquet"
+    return GraphFile(system_id, path, 3, 2, 1, 100, "dd", "2026-01-02T00:00:00+00:00")
 
 
 A, B, C = file("a"), file("b"), file("c")
@@ -72,6 +87,18 @@ def test_key_files_of_other_systems_do_not_matter():
     assert set(after.keys) == {"laptop-7", "other"}
 
 
+def test_a_graph_file_must_be_as_the_plan_saw_it():
+    """I27: two uploads of one system planned side by side; the second knows nothing of the graph of the first."""
+    head = replace(HEAD, graphs={"laptop-7": graph("g1")})
+    assert apply(head, Change("ingest", graphs=((graph("g1"), graph("g2")),))).graphs["laptop-7"] == graph("g2")
+    assert apply(head, Change("ingest", graphs=((None, graph("new", "other")),))).graphs["laptop-7"] == graph("g1")
+    for seen in (None, graph("g0")):
+        with pytest.raises(CommitConflictError, match="graph file"):
+            apply(head, Change("ingest", graphs=((seen, graph("g2")),)))
+    with pytest.raises(CommitConflictError, match="condemned"):
+        apply(replace(head, condemned=(graph("g2").path,)), Change("ingest", graphs=((graph("g1"), graph("g2")),)))
+
+
 def test_a_held_shard_takes_nothing():
     with pytest.raises(CommitConflictError, match="held after an undo"):
         apply(replace(HEAD, held_by="undo"), Change("ingest", add=(C,)))
@@ -88,16 +115,25 @@ def test_an_empty_change_is_known_as_such():
     assert not Change("move", remove=(A,)).empty
     assert not Change("move", mask=((A, A),)).empty
     assert not Change("move", keys=((None, keys("k")),)).empty
+    assert not Change("move", graphs=((None, graph("g")),)).empty
 
 
 def test_a_commit_comes_back_from_its_document():
     masked = replace(A, removal=Removal("shards/017/removals/r.rows", 1, "cc"), without_vector=2)
     commit = replace(
         HEAD, files={masked.path: masked}, uploads=({"memo": "m", "new": 1},), counts={"new": 1}, condemned=("x",),
+        graphs={"laptop-7": graph("g")},
         commit_id="id", run_id="run", policy=2, operation="ingest", committed_at="2026-01-01T00:00:00+00:00",
     )  # fmt: skip
     document = unseal(seal(commit_document(commit)), kind="commit", key="k")
     assert parse_commit(document, key="k") == replace(commit, sha256=document["sha256"])
+
+
+def test_a_document_from_before_graphs_has_none():
+    document = {**commit_document(replace(HEAD, graphs={"laptop-7": graph("g")})), "sha256": "x"}
+    assert set(parse_commit(document, key="k").graphs) == {"laptop-7"}
+    del document["graphs"]
+    assert parse_commit(document, key="k").graphs == {}
 
 
 @pytest.mark.parametrize("missing", ["files", "keys", "version", "commit_id", "condemned", "parent_sha256"])

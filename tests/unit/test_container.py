@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from akosha.errors import DiskFullError, InvalidUploadError
-from akosha.uploads.container import Unpacked, unpack
+from akosha.uploads.container import Unpacked, unpack, unpack_json
 
 SAMPLES = Path(__file__).parents[1] / "data" / "session_buddy"
 SAMPLE = SAMPLES / "systems/unknown-system/uploads/20261120_235143_unknown-system/reflection.duckdb"
@@ -162,3 +162,49 @@ def test_a_refusal_says_at_which_byte_the_data_end_or_go_on(tmp_path: Path):
     assert evidence_of(tmp_path, whole[:5_000])["packed_offset"] == 5_000
     assert evidence_of(tmp_path, whole + b"more")["packed_offset"] == len(whole)
     assert evidence_of(tmp_path, whole[:20] + bytes(200) + whole[220:])["packed_offset_at_least"] == 0
+
+
+DOCUMENT = b'{"conversations": []}'
+
+
+def json_of(folder: Path, data: bytes, compression="gzip", **promises) -> Unpacked:
+    source = folder / "object"
+    source.write_bytes(data)
+    return unpack_json(source, folder / "unpacked", compression=compression, max_bytes=1_000, **promises)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "none"])
+def test_a_json_document_unpacks_to_its_bytes(compression: str, tmp_path: Path):
+    stored = gzip.compress(DOCUMENT) if compression == "gzip" else DOCUMENT
+    for number, promised in enumerate((None, hashlib.sha256(stored).hexdigest(), hashlib.sha256(DOCUMENT).hexdigest())):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        unpacked = json_of(folder, stored, compression, checksum=promised)
+        assert (folder / "unpacked").read_bytes() == DOCUMENT
+        assert unpacked == Unpacked(hashlib.sha256(DOCUMENT).hexdigest(), len(DOCUMENT), 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "compression", "reason"),
+    [
+        (b"", "none", "truncated"),
+        (gzip.compress(DOCUMENT)[:-9], "gzip", "truncated"),
+        (DOCUMENT, "gzip", "wrong-label"),
+        (b"\xef\xbb\xbf " + DOCUMENT, "gzip", "wrong-label"),
+        (gzip.compress(DOCUMENT), "none", "wrong-label"),
+        (b"(\xb5/\xfd....", "gzip", "damaged"),
+        (gzip.compress(b" " * 2_000), "gzip", "too-large"),
+        (b" " * 2_000, "none", "too-large"),
+    ],
+)
+def test_a_json_document_of_another_form_is_refused(data: bytes, compression: str, reason: str, tmp_path: Path):
+    with pytest.raises(InvalidUploadError) as caught:
+        json_of(tmp_path, data, compression)
+    assert caught.value.reason == reason
+    assert not (tmp_path / "unpacked").exists()
+
+
+def test_a_json_document_with_another_digest_than_promised_is_refused(tmp_path: Path):
+    with pytest.raises(InvalidUploadError) as caught:
+        json_of(tmp_path, DOCUMENT, "none", checksum="0" * 64)
+    assert caught.value.reason == "checksum-mismatch"

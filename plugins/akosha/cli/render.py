@@ -24,16 +24,14 @@ def status(answer: Answer) -> Iterator[str]:
     yield f"records   {answer['records']:,} of {answer['systems']} systems in {answer['shards']} shards"
     for tier, figures in answer["tiers"].items():
         yield f"  {tier:8}{figures['records']:>12,} records {size(figures['bytes']):>10} in {figures['files']} files"
+    yield from _graphs(answer["graphs"])
     yield f"without a vector yet: {answer['without_vector']:,}   uploads in quarantine: {answer['quarantined']}"
     if answer["quarantine_reasons"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in answer["quarantine_reasons"].items())
         yield f"  in quarantine for: {reasons}"
     if answer["refused_rows_documents"]:
         yield f"  uploads with single rows refused: {answer['refused_rows_documents']}"
-    if answer["due_uploads"] is not None:
-        yield f"uploads due: {_waiting(answer['due'])}"
-    if answer["backlog"].get("uploads"):
-        yield f"backlog that the last plan left: {_waiting(answer['backlog'])}"
+    yield from _uploads_waiting(answer)
     if answer["held_shards"]:
         yield f"HELD shards, written by nobody until they are released: {answer['held_shards']}"
     for job, last in answer["last_runs"].items():
@@ -81,6 +79,19 @@ def fsck(answer: Answer) -> Iterator[str]:
         yield f"{finding['severity'].upper():8} {finding['key']}: {finding['message']}"
     checked = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in answer["checked"].items())
     yield f"{'clean' if answer['ok'] else 'DAMAGE FOUND'}: checked {checked}"
+
+
+def _graphs(graphs: Answer) -> Iterator[str]:
+    if graphs["systems"]:
+        rows = ", ".join(f"{graphs[kind]:,} {kind}" for kind in ("entities", "relations", "observations"))
+        yield f"knowledge graphs of {graphs['systems']} systems: {rows}"
+
+
+def _uploads_waiting(answer: Answer) -> Iterator[str]:
+    if answer["due_uploads"] is not None:
+        yield f"uploads due: {_waiting(answer['due'])}"
+    if answer["backlog"].get("uploads"):
+        yield f"backlog that the last plan left: {_waiting(answer['backlog'])}"
 
 
 def _waiting(figures: Answer) -> str:

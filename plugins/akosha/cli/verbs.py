@@ -136,7 +136,11 @@ def export(options: argparse.Namespace) -> int:
 
     answer = reading.export_lake(options.out)
     rows = ", ".join(f"{count:,} {tier}" for tier, count in answer["rows"].items())
-    return _print(options, answer, [f"{rows} records in {len(answer['files'])} files below {answer['out']}"])
+    lines = [f"{rows} records in {len(answer['files'])} files below {answer['out']}"]
+    if answer["graph_files"]:
+        rows = ", ".join(f"{count:,} {kind}" for kind, count in answer["graph_rows"].items())
+        lines.append(f"{rows} of knowledge graphs in {len(answer['graph_files'])} files below {answer['out']}/graph")
+    return _print(options, answer, lines)
 
 
 def fsck(options: argparse.Namespace) -> int:

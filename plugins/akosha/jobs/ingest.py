@@ -170,6 +170,8 @@ def _done(counts: Mapping[str, int]) -> str:
         f"{counts['applied']} uploads applied, {counts['unchanged']} held nothing new, {counts['quarantined']} quarantined: "
         f"{counts['new']:,} new records, {counts['changed']:,} changed"
     )
+    if counts["graph_rows"]:
+        message += f"; {counts['graph_rows']:,} new or changed rows of knowledge graphs"
     if counts["older"]:
         message += f"; {counts['older']:,} older texts did not replace newer ones"
     if counts["superseded"]:

@@ -18,7 +18,7 @@ KINDS: Final[tuple[Tier, ...]] = (*TIERS, "archive")
 
 
 def status() -> dict[str, Any]:
-    """Records, bytes and files per tier, systems, missing vectors, quarantine, backlog, last runs. Opens no data file."""
+    """Records, bytes and files per tier, systems, knowledge graphs, missing vectors, quarantine, backlog, last runs. Opens no data file."""
     lake = open_lake()
     heads = lake.heads()
     due = due_uploads(lake) if lake.settings.uploads_url else None
@@ -29,6 +29,7 @@ def status() -> dict[str, Any]:
         "shards": len(heads),
         "systems": sum(len(head.keys) for head in heads),
         "records": sum(entry.rows for head in heads for entry in head.keys.values()),
+        "graphs": _graphs(heads),
         "tiers": {kind: _figures(heads, kind) for kind in KINDS},
         "without_vector": sum(e.without_vector for head in heads for e in head.of_tier("hot")),
         "quarantined": sum(reasons.values()),
@@ -39,6 +40,17 @@ def status() -> dict[str, Any]:
         "due": asdict(due) if due else None,
         "backlog": dict(read_remembered(lake.store).backlog),
         "last_runs": _last_runs(lake),
+    }
+
+
+def _graphs(heads: list[Commit]) -> dict[str, int]:
+    entries = [entry for head in heads for entry in head.graphs.values()]
+    return {
+        "systems": len(entries),
+        "entities": sum(entry.entities for entry in entries),
+        "relations": sum(entry.relations for entry in entries),
+        "observations": sum(entry.observations for entry in entries),
+        "bytes": sum(entry.bytes for entry in entries),
     }
 
 

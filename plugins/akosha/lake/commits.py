@@ -75,10 +75,32 @@ class KeyFile:
 
 
 @dataclass(frozen=True, slots=True)
+class GraphFile:
+    """The knowledge graph of one system: one file, and how many rows of each kind it has.
+
+    `newest_manifest` is the time of the newest upload whose graph was applied, as ISO text in UTC.
+    """
+
+    system_id: str
+    path: str
+    entities: int
+    relations: int
+    observations: int
+    bytes: int
+    sha256: str
+    newest_manifest: str
+
+    @property
+    def rows(self) -> int:
+        """Rows of the file."""
+        return self.entities + self.relations + self.observations
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """Version `version` of a shard. Version 0 has no document and no files.
 
-    `files` and `keys` are keyed by path and system. `sha256` is the digest the document carries.
+    `files` is keyed by path, `keys` and `graphs` by system. `sha256` is the digest the document carries.
     """
 
     shard: int
@@ -94,6 +116,7 @@ class Commit:
     uploads: tuple[Mapping[str, Any], ...] = ()
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     keys: Mapping[str, KeyFile] = field(default_factory=dict)
+    graphs: Mapping[str, GraphFile] = field(default_factory=dict)
     condemned: tuple[str, ...] = ()
     held_by: str = ""
 
@@ -112,6 +135,7 @@ class Change:
         remove: files that leave, exactly as the plan saw them: a file whose removal list has changed since is another.
         mask: files that stay with another removal list, as (seen, new).
         keys: key files, as (seen or None, new).
+        graphs: graph files, as (seen or None, new).
         counts: named numbers for the operator.
         uploads: one mapping for each upload this commit holds.
     """
@@ -123,11 +147,12 @@ class Change:
     keys: tuple[tuple[KeyFile | None, KeyFile], ...] = ()
     counts: Mapping[str, int] = field(default_factory=dict)
     uploads: tuple[Mapping[str, Any], ...] = ()
+    graphs: tuple[tuple[GraphFile | None, GraphFile], ...] = ()
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to publish."""
-        return not (self.add or self.remove or self.mask or self.keys)
+        return not (self.add or self.remove or self.mask or self.keys or self.graphs)
 
 
 def apply(head: Commit, change: Change) -> Commit:
@@ -151,6 +176,7 @@ def apply(head: Commit, change: Change) -> Commit:
     for before, after in change.keys:
         _require(keys.get(after.system_id) == before, head, "a key file has changed", system_id=after.system_id)
         keys[after.system_id] = after
+    graphs = _graphs_after(head, change)
     return replace(
         head,
         version=head.version + 1,
@@ -161,7 +187,17 @@ def apply(head: Commit, change: Change) -> Commit:
         uploads=change.uploads,
         files=files,
         keys=keys,
+        graphs=graphs,
     )
+
+
+def _graphs_after(head: Commit, change: Change) -> dict[str, GraphFile]:
+    graphs = dict(head.graphs)
+    for before, after in change.graphs:
+        _require(graphs.get(after.system_id) == before, head, "a graph file has changed", system_id=after.system_id)
+        _require(after.path not in head.condemned, head, "the sweep has condemned a staged file", path=after.path)
+        graphs[after.system_id] = after
+    return graphs
 
 
 def _require(holds: bool, head: Commit, message: str, **context: object) -> None:  # noqa: FBT001 - reads as a sentence
@@ -186,6 +222,7 @@ def commit_document(commit: Commit) -> Document:
         "uploads": [dict(upload) for upload in commit.uploads],
         "files": [_file_document(entry) for _, entry in sorted(commit.files.items())],
         "keys": [_plain(entry) for _, entry in sorted(commit.keys.items())],
+        "graphs": [_plain(entry) for _, entry in sorted(commit.graphs.items())],
         "condemned": list(commit.condemned),
         "held_by": commit.held_by,
     }
@@ -200,12 +237,14 @@ def parse_commit(document: Document, *, key: str) -> Commit:
     try:
         files = [_parse_file(entry) for entry in document["files"]]
         keys = [KeyFile(**entry) for entry in document["keys"]]
+        graphs = [GraphFile(**entry) for entry in document.get("graphs", [])]  # documents before graphs have none
         plain = {name: document[name] for name in _PLAIN_FIELDS}
         return Commit(
             **plain,
             uploads=tuple(document["uploads"]),
             files={entry.path: entry for entry in files},
             keys={entry.system_id: entry for entry in keys},
+            graphs={entry.system_id: entry for entry in graphs},
             condemned=tuple(document["condemned"]),
         )
     except (KeyError, TypeError) as error:
@@ -228,7 +267,7 @@ _PLAIN_FIELDS: Final = (
 )
 
 
-def _plain(entry: KeyFile | Removal) -> Document:
+def _plain(entry: KeyFile | GraphFile | Removal) -> Document:
     return {name: getattr(entry, name) for name in entry.__slots__}
 
 

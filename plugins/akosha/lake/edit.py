@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 
 from akosha.errors import CommitConflictError, IntegrityError
 from akosha.lake import files, layout, removals
-from akosha.lake.commits import Change, Commit, FileEntry, KeyFile, Removal, Tier
+from akosha.lake.commits import Change, Commit, FileEntry, GraphFile, KeyFile, Removal, Tier
 from akosha.lake.files import MAX_ROWS, ROW
+from akosha.lake.graph_schema import GRAPH, KINDS
+from akosha.lake.graph_schema import ORDER as GRAPH_ORDER
 from akosha.lake.lake import Lake
 from akosha.lake.objects import ObjectStore
 from akosha.lake.schemas import BY_TIER, KEYS
@@ -54,6 +56,7 @@ class ShardEdit:
         self._tiers: dict[Tier, _TierEdit] = {}
         self._added: list[FileEntry] = []
         self._keys: list[tuple[KeyFile | None, KeyFile]] = []
+        self._graphs: list[tuple[GraphFile | None, GraphFile]] = []
         self._uploaded: list[tuple[ObjectStore, str]] = []
         self._staged: Change | None = None
         self._safe_to_discard = True
@@ -104,6 +107,17 @@ class ShardEdit:
         if after != before:
             self._keys.append((before, after))
 
+    def set_graph(self, system_id: str, table: pa.Table, *, newest: datetime) -> None:
+        """Replace the knowledge graph of a system by `table` (schema ``GRAPH``, any order); `newest` as in `set_keys`."""
+        ordered = table.sort_by(GRAPH_ORDER).cast(GRAPH)
+        path, sha256, size = self._stage("graph", ordered.combine_chunks(), self._lake.store)
+        kinds = ordered.column("kind")
+        entities, relations, notes = (pc.sum(pc.equal(kinds, kind), min_count=0).as_py() for kind in KINDS)
+        before = self.head.graphs.get(system_id)
+        newest_manifest = max(newest.isoformat(), before.newest_manifest if before else "")
+        after = GraphFile(system_id, path, entities, relations, notes, size, sha256, newest_manifest)
+        self._graphs.append((before, after))
+
     def stage(self) -> None:
         """Write, verify and upload everything that is pending; nothing is visible yet."""
         remove: list[FileEntry] = []
@@ -111,7 +125,9 @@ class ShardEdit:
         for tier, edit in self._tiers.items():
             self._settle(tier, edit, remove, mask)
         self._tiers.clear()
-        self._staged = Change("", tuple(self._added), tuple(remove), tuple(mask), tuple(self._keys))
+        self._staged = Change(
+            "", tuple(self._added), tuple(remove), tuple(mask), tuple(self._keys), graphs=tuple(self._graphs)
+        )
 
     def publish(
         self,

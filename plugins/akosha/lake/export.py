@@ -16,6 +16,7 @@ from akosha.errors import IntegrityError, UsageError
 from akosha.lake.columns import packed_codes
 from akosha.lake.commits import TIERS, Commit, Tier
 from akosha.lake.files import ROW
+from akosha.lake.graph_export import export_graphs
 from akosha.lake.lake import Lake
 from akosha.lake.schemas import ARCHIVE, DIMENSION, HOT, KEY
 
@@ -41,14 +42,18 @@ _FROM_ARCHIVE: Final = ("content", "embedding", "codes", "scale")
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """Rows written per tier, and the files."""
+    """Rows written per tier, the files of records, rows of knowledge graphs per kind, and their files below ``graph/``."""
 
     rows: dict[str, int]
     files: list[str]
+    graph_rows: dict[str, int]
+    graph_files: list[str]
 
 
 def export(lake: Lake, folder: Path) -> Exported:
     """Write ``shard-NNN.parquet`` files into a new folder, sorted by key; the folder appears when it is complete.
+
+    Knowledge graphs are written beside the records (`export_graphs`).
 
     ``content_sha256`` is hex, of the original bytes. ``embedding`` is there where FLOAT is kept (hot, audit sample),
     ``codes`` and ``scale`` in warm and cold: a value is code * scale. Full text of warm and cold comes from the archive.
@@ -67,17 +72,19 @@ def export(lake: Lake, folder: Path) -> Exported:
     unfinished.mkdir()
     rows: dict[str, int] = dict.fromkeys(TIERS, 0)
     names = []
-    for head in lake.heads():
+    heads = lake.heads()
+    for head in heads:
         table = export_shard(lake, head)
         if table.num_rows:
             names.append(f"shard-{head.shard:03d}.parquet")
             pq.write_table(table, unfinished / names[-1], compression="zstd", write_page_checksum=True)
         for tier in TIERS:
             rows[tier] += pc.sum(pc.equal(table.column("tier"), tier), min_count=0).as_py()
+    graph_rows, graph_files = export_graphs(lake, heads, unfinished)
     if folder.exists():
         folder.rmdir()
     unfinished.rename(folder)
-    return Exported(rows, names)
+    return Exported(rows, names, graph_rows, graph_files)
 
 
 def export_shard(lake: Lake, head: Commit) -> pa.Table:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from akosha.errors import ConfigurationError, FormatVersionError, ObjectMissingError
 from akosha.lake import files, layout, removals
 from akosha.lake.cache import FileCache
-from akosha.lake.commits import Commit, FileEntry, KeyFile
+from akosha.lake.commits import Commit, FileEntry, GraphFile, KeyFile
 from akosha.lake.documents import seal, unseal
+from akosha.lake.graph_schema import GRAPH
 from akosha.lake.objects import ObjectStore
 from akosha.lake.policy import Policy, read_policy, write_first_policy
 from akosha.lake.schemas import DIMENSION, KEYS
@@ -160,6 +161,13 @@ class Lake:
             return KEYS.empty_table()
         path = self.cache.path_of(self.store, entry.path, entry.sha256)
         return files.read(path, kind="keys").drop_columns([files.ROW])
+
+    def graph(self, entry: GraphFile | None) -> pa.Table:
+        """The knowledge graph of a system (schema ``GRAPH``), sorted by kind, id, content_sha256; empty without a file."""
+        if entry is None:
+            return GRAPH.empty_table()
+        path = self.cache.path_of(self.store, entry.path, entry.sha256)
+        return files.read(path, kind="graph").drop_columns([files.ROW])
 
 
 def _check_identity(identity: Identity, settings: Settings) -> None:

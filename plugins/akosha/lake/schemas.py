@@ -10,6 +10,8 @@ from typing import Final
 
 import pyarrow as pa
 
+from akosha.lake.graph_schema import GRAPH
+
 DIMENSION: Final = 384
 FINGERPRINT_BYTES: Final = 512
 SIGN_BYTES: Final = DIMENSION // 8
@@ -78,4 +80,4 @@ KEYS: Final = pa.schema(
         pa.field("bookkeeping", pa.string(), nullable=False),
     ]
 )
-BY_TIER: Final = {"hot": HOT, "warm": WARM, "cold": COLD, "archive": ARCHIVE, "keys": KEYS}
+BY_TIER: Final = {"hot": HOT, "warm": WARM, "cold": COLD, "archive": ARCHIVE, "keys": KEYS, "graph": GRAPH}

@@ -15,6 +15,7 @@ RECOVERY: Final[Mapping[str, str]] = {
     "cold": "the archive of the shard, which holds text and codes of the same records",
     "archive": "the uploads of its systems; codes and summaries are still in warm",
     "keys": "the tier files of the shard, which hold every key it lists",
+    "graph": "the uploads of its system, each of which holds the whole graph of its day",
     "removals": "an older version of the shard",
     "commit": "an older version of the shard",
     "lake": "a copy of lake.json",

@@ -17,6 +17,7 @@ from akosha.lake.commits import Commit
 from akosha.lake.lake import Lake
 from akosha.quality import documents, invariants
 from akosha.quality.findings import FsckReport
+from akosha.quality.graph_files import check_graphs
 from akosha.quality.stored_files import Inventory, NamedFile, named_files
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ def _check_records(lake: Lake, head: Commit, report: FsckReport) -> None:
     """The rules of one head. Left out when one of its files is damaged: what is missing then is already said."""
     try:
         invariants.check_files(lake, head, report)
+        check_graphs(lake, head, report)
         invariants.check_conservation(lake, head, report)
         report.checked["heads"] += 1
     except ObjectMissingError:

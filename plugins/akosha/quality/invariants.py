@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from akosha.errors import IntegrityError
-from akosha.lake.commits import TIERS, Commit, FileEntry
+from akosha.lake.commits import TIERS, Commit, FileEntry, GraphFile, KeyFile
 from akosha.lake.files import verify_content, without_rows
 from akosha.lake.lake import Lake
 from akosha.lake.layout import shard_of, shard_prefix
@@ -35,13 +35,16 @@ def check_counts(head: Commit, report: FsckReport) -> None:
             f"the archive must hold one row for each of warm and cold, found {live}; run `akosha fsck --read-data`"
         )
         report.damage("count_mismatch", message, shard=head.shard, kind="archive")
-    for path in [*head.files, *(entry.path for entry in head.keys.values())]:
+    listed: list[tuple[KeyFile | GraphFile, str]] = [(entry, "hot") for entry in head.keys.values()]
+    listed += [(entry, "graph") for entry in head.graphs.values()]
+    for path in [*head.files, *(entry.path for entry, _ in listed)]:
         if not path.startswith(shard_prefix(head.shard)):
             report.damage("misrouted", "the head names a file of another shard", key=path, shard=head.shard)
-    for system, entry in sorted(head.keys.items()):
-        if shard_of(system) != head.shard:
-            message = f"system {system!r} belongs to shard {shard_of(system)}; ingest it again into its own"
-            report.damage("misrouted", message, key=entry.path, shard=head.shard, kind="hot")
+    for entry, kind in listed:
+        if shard_of(entry.system_id) != head.shard:
+            own = shard_of(entry.system_id)
+            message = f"system {entry.system_id!r} belongs to shard {own}; ingest it again into its own"
+            report.damage("misrouted", message, key=entry.path, shard=head.shard, kind=kind)
 
 
 def check_files(lake: Lake, head: Commit, report: FsckReport) -> None:

@@ -1,4 +1,4 @@
-"""Unpacking: from the object as uploaded to a DuckDB file on the local disk.
+"""Unpacking: from the object as uploaded to a DuckDB file, or a JSON document, on the local disk.
 
 Bounded by absolute size, not by ratio: a fresh client database is mostly empty blocks and shrinks by 200:1 and more.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from akosha.errors import DiskFullError, InvalidUploadError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from akosha.uploads.manifest import Compression
@@ -33,7 +33,7 @@ _AGAIN = "Have the system upload again"
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """The unpacked database: hex SHA-256, size, and DuckDB's storage version (64 from 1.x clients, 999 from 2.0)."""
+    """The unpacked file: hex SHA-256, size, and DuckDB's storage version (64 from 1.x clients, 999 from 2.0; 0 = JSON)."""
 
     sha256: str
     size_bytes: int
@@ -64,13 +64,47 @@ def unpack(
             ``size-mismatch`` or ``checksum-mismatch``.
         DiskFullError: no room for `target`.
     """
+    return _unpack(source, target, _Promise(compression, size_bytes, checksum), max_bytes, _DATABASE)
+
+
+def unpack_json(
+    source: Path, target: Path, *, compression: Compression, max_bytes: int, checksum: str | None = None
+) -> Unpacked:
+    """Unpack a JSON document in the same way; whether it is JSON is seen when it is read.
+
+    Raises:
+        InvalidUploadError: ``truncated``, ``damaged``, ``wrong-label``, ``too-large`` or ``checksum-mismatch``.
+        DiskFullError: no room for `target`.
+    """
+    return _unpack(source, target, _Promise(compression, None, checksum), max_bytes, _DOCUMENT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Promise:
+    compression: Compression
+    size_bytes: int | None
+    checksum: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What is expected inside: `name` it for people, `begins` tells it by its head, `check` refuses another one."""
+
+    name: str
+    begins: Callable[[bytes], bool]
+    check: Callable[[bytes, int], int]
+
+
+def _unpack(source: Path, target: Path, promise: _Promise, max_bytes: int, form: _Form) -> Unpacked:
     with source.open("rb") as packed:
-        _check_label(packed, compression)
+        _check_label(packed, promise.compression, form)
+        checksum = promise.checksum
         packed_digest = hashlib.sha256() if checksum else None
         chunks = _chunks(packed, packed_digest)
         try:
-            unpacked = _write(_inflate(chunks) if compression == "gzip" else chunks, target, max_bytes)
-            _check_promises(unpacked, source.stat().st_size, packed_digest, size_bytes, checksum)
+            pieces = _inflate(chunks) if promise.compression == "gzip" else chunks
+            unpacked = _write(pieces, target, max_bytes, form)
+            _check_promises(unpacked, source.stat().st_size, packed_digest, promise.size_bytes, checksum)
         except FileExistsError:
             raise  # somebody else's file: left alone
         except OSError as error:
@@ -82,15 +116,15 @@ def unpack(
     return unpacked
 
 
-def _check_label(packed: BinaryIO, compression: Compression) -> None:
+def _check_label(packed: BinaryIO, compression: Compression, form: _Form) -> None:
     head = packed.read(_HEAD_BYTES)
     packed.seek(0)
     if not head:
-        raise _refused(reason="truncated", message=f"the object is empty, expected a DuckDB database. {_AGAIN}")
-    is_database = head[_MAGIC_AT:_VERSION_AT] == _DUCKDB_MAGIC
-    is_gzip = head.startswith(_GZIP_MAGIC) and not is_database
-    if compression == "gzip" and is_database:
-        raise _refused(reason="wrong-label", message=f"the manifest says gzip, found a plain DuckDB file. {_AGAIN}")
+        raise _refused(reason="truncated", message=f"the object is empty, expected {form.name}. {_AGAIN}")
+    is_plain = form.begins(head)
+    is_gzip = head.startswith(_GZIP_MAGIC) and not is_plain
+    if compression == "gzip" and is_plain:
+        raise _refused(reason="wrong-label", message=f"the manifest says gzip, found plain: {form.name}. {_AGAIN}")
     if compression == "none" and is_gzip:
         raise _refused(reason="wrong-label", message=f"the manifest says none, found gzip. {_AGAIN}")
     if compression == "gzip" and not is_gzip:
@@ -132,7 +166,7 @@ def _inflate(chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise _refused(reason="truncated", message=message, packed_offset=taken)
 
 
-def _write(pieces: Iterator[bytes], target: Path, max_bytes: int) -> Unpacked:
+def _write(pieces: Iterator[bytes], target: Path, max_bytes: int, form: _Form) -> Unpacked:
     digest = hashlib.sha256()
     size = 0
     head = b""
@@ -141,7 +175,7 @@ def _write(pieces: Iterator[bytes], target: Path, max_bytes: int) -> Unpacked:
             size += len(piece)
             if size > max_bytes:
                 message = (
-                    f"the database is larger than {max_bytes:,} bytes unpacked. If the system is trusted, "
+                    f"{form.name} of more than {max_bytes:,} bytes unpacked. If the system is trusted, "
                     "raise AKOSHA_SANDBOX_MAX_BYTES and replay it"
                 )
                 raise _refused(reason="too-large", message=message, max_bytes=max_bytes)
@@ -149,12 +183,19 @@ def _write(pieces: Iterator[bytes], target: Path, max_bytes: int) -> Unpacked:
                 head += piece[:_HEAD_BYTES]
             digest.update(piece)
             file.write(piece)
-    _check_head(head, size)
-    version = int.from_bytes(head[_VERSION_AT:_HEAD_BYTES], "little")
-    return Unpacked(digest.hexdigest(), size, version)
+    return Unpacked(digest.hexdigest(), size, form.check(head, size))
 
 
-def _check_head(head: bytes, size: int) -> None:
+def _is_database(head: bytes) -> bool:
+    return head[_MAGIC_AT:_VERSION_AT] == _DUCKDB_MAGIC
+
+
+def _is_json(head: bytes) -> bool:
+    return head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"{", b"["))
+
+
+def _storage_version(head: bytes, size: int) -> int:
+    """The version of a database's storage, after a look at whether it is one."""
     found = head[_MAGIC_AT:_VERSION_AT]
     if found != _DUCKDB_MAGIC:
         message = f"expected a DuckDB file (DUCK at byte {_MAGIC_AT}), found {found!r} in {size:,} bytes. {_AGAIN}"
@@ -162,6 +203,15 @@ def _check_head(head: bytes, size: int) -> None:
     if size < SMALLEST_DATABASE_BYTES:
         message = f"expected at least {SMALLEST_DATABASE_BYTES:,} bytes of database, found {size:,}. {_AGAIN}"
         raise _refused(reason="truncated", message=message)
+    return int.from_bytes(head[_VERSION_AT:_HEAD_BYTES], "little")
+
+
+def _no_version(head: bytes, size: int) -> int:  # noqa: ARG001 - a document may begin with anything, and be short
+    return 0
+
+
+_DATABASE: Final = _Form("a DuckDB database", _is_database, _storage_version)
+_DOCUMENT: Final = _Form("a JSON document", _is_json, _no_version)
 
 
 def _check_promises(

@@ -29,8 +29,18 @@ from akosha.lake.provenance import about
 from akosha.lake.shard_log import Writer
 from akosha.uploads.amend import amend, amendments
 from akosha.uploads.derive import hot_rows, provenance_of
+from akosha.uploads.graph import GraphNumbers, GraphPlan, plan_graph
+from akosha.uploads.graph_rows import Anchors
 from akosha.uploads.memos import APPLIED, QUARANTINED, UNCHANGED, UploadRef, write_memo
-from akosha.uploads.prepare import FetchedUpload, PreparedUpload, Source, fetch, read_keys
+from akosha.uploads.prepare import (
+    FetchedUpload,
+    PreparedGraph,
+    PreparedUpload,
+    Source,
+    fetch,
+    read_keys,
+    read_knowledge_graph,
+)
 from akosha.uploads.quarantine import clear_superseded
 from akosha.uploads.reader import RULES_ID
 from akosha.uploads.refused_rows import refused_document, write_refused_rows
@@ -74,6 +84,7 @@ class IngestOutcome:
     retimed: int = 0
     amended: int = 0
     older: int = 0
+    graph_rows: int = 0
     commits: int = 0
     reasons: list[dict[str, str]] = field(default_factory=list)
 
@@ -84,7 +95,9 @@ class _Upload:
 
     fetched: FetchedUpload
     prepared: PreparedUpload | None = None
+    graph: PreparedGraph | None = None
     plan: UpsertPlan | None = None
+    graph_plan: GraphPlan = field(default_factory=lambda: GraphPlan(None, GraphNumbers()))
     refused_rows: dict[str, Any] | None = None
     written: int = 0
     vectors: RowFaults = field(default_factory=RowFaults)
@@ -100,8 +113,8 @@ class _Upload:
 
     @property
     def changes(self) -> bool:
-        """Whether the key file changes, and so a commit names it."""
-        return self.plan is not None and self.plan.keys is not None
+        """Whether the key file or the knowledge graph changes, and so a commit names it."""
+        return (self.plan is not None and self.plan.keys is not None) or self.graph_plan.table is not None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -110,6 +123,8 @@ class _Upload:
         if self.prepared is not None:
             examples = self.prepared.faults.examples | self.vectors.examples
             facts |= self.prepared.facts | {"dropped_vectors": self.vectors.dropped_vectors, "examples": examples}
+        if self.graph is not None:
+            facts["knowledge_graph"] = self.graph.facts
         if self.refused_rows is not None:
             facts["refused_rows"] = self.refused_rows
         return facts
@@ -192,10 +207,12 @@ class Ingester:
     def _read(self, head: Commit, uploads: list[_Upload], outcome: IngestOutcome) -> None:
         """Read the keys of a round. What does not read leaves it here: found later, it would have all others planned again."""
         for upload in list(uploads):
-            if upload.prepared is not None or self._is_known(head, upload):
-                continue
             try:
-                upload.prepared = read_keys(upload.fetched, self.sandbox)
+                if upload.prepared is None and not self._is_known(head, upload):
+                    upload.prepared = read_keys(upload.fetched, self.sandbox)
+                if upload.graph is None:
+                    anchors = upload.prepared.anchors if upload.prepared else Anchors.none()
+                    upload.graph = read_knowledge_graph(upload.fetched, self.sandbox, anchors)
             except InvalidUploadError as error:
                 uploads.remove(upload)
                 self._quarantine(upload.ref, error, outcome)
@@ -207,11 +224,13 @@ class Ingester:
         with edit_shard(self.lake, head, about()) as edit:
             for upload in uploads:
                 try:
+                    self._stage_graph(edit, upload)
                     self._stage(edit, upload, policy)
                 except InvalidUploadError as error:
                     raise _BrokenUpload(upload, error) from error
             plans = [upload.plan for upload in uploads if upload.plan is not None]
             counts = {name: sum(plan.counts[name] for plan in plans) for name in COUNTED}
+            counts["graph_rows"] = sum(upload.graph_plan.numbers.rows for upload in uploads)
             documents = tuple(_upload_document(upload) for upload in uploads if upload.changes)
             return edit.publish(OPERATION, self.writer, counts=counts, uploads=documents)
 
@@ -238,6 +257,15 @@ class Ingester:
         ):
             edit.drop(file, numbers)
         amend(self.lake, edit, system_id, amendments(plan.amended, details))
+
+    def _stage_graph(self, edit: ShardEdit, upload: _Upload) -> None:
+        if upload.graph is None:
+            return
+        system_id = upload.ref.system_id
+        live = self.lake.graph(edit.head.graphs.get(system_id))
+        upload.graph_plan = plan_graph(live, upload.graph.rows, ambiguous=system_id in self.lake.settings.ambiguous)
+        if upload.graph_plan.table is not None:
+            edit.set_graph(system_id, upload.graph_plan.table, newest=upload.fetched.manifest.timestamp)
 
     def _plan(self, upload: PreparedUpload, entry: KeyFile | None, policy: Policy) -> UpsertPlan:
         system_id = upload.fetched.ref.system_id
@@ -281,7 +309,14 @@ class Ingester:
 
     def _record(self, commit: Commit, upload: _Upload, outcome: IngestOutcome) -> None:
         numbers = _numbers(upload)
-        facts = {**upload.facts, **numbers, **self._who(), "version": commit.version if upload.changes else None}
+        outcome.graph_rows += upload.graph_plan.numbers.rows
+        facts = {
+            **upload.facts,
+            **numbers,
+            "graph": upload.graph_plan.numbers.document(),
+            **self._who(),
+            "version": commit.version if upload.changes else None,
+        }
         write_memo(self.lake.store, upload.ref, APPLIED if upload.changes else UNCHANGED, facts)
         outcome.applied += upload.changes
         outcome.unchanged += not upload.changes
@@ -346,6 +381,7 @@ def _upload_document(upload: _Upload) -> dict[str, Any]:
         "etag": upload.ref.etag,
         "refused": upload.prepared.faults.refused if upload.prepared else {},
         **_numbers(upload),
+        "graph": upload.graph_plan.numbers.document(),
     }
     if upload.refused_rows is not None:
         document["refused_rows"] = upload.refused_rows

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any, Final
 
 import numpy as np
@@ -13,14 +15,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from akosha.errors import InvalidUploadError, ObjectMissingError
+from akosha.lake.graph_schema import ENTITY, OBSERVATION, RELATION
 from akosha.lake.objects import ObjectInfo, ObjectStore
+from akosha.lake.provenance import record_provenance
 from akosha.transforms.times import InferredTimes
-from akosha.uploads.container import Unpacked, unpack
-from akosha.uploads.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestFile, parse_manifest
+from akosha.uploads.container import Unpacked, unpack, unpack_json
+from akosha.uploads.graph_rows import Anchors, Origin, incoming_rows, offset_anchors, read_graph
+from akosha.uploads.manifest import MAX_MANIFEST_BYTES, MEMORIES, Manifest, ManifestFile, parse_manifest
+from akosha.uploads.memories import check_count
 from akosha.uploads.memos import UploadRef
 from akosha.uploads.quarantine import about_object
-from akosha.uploads.sandbox import Reading, Sandbox
-from akosha.uploads.sources import RowFaults, key_batches, upload_times
+from akosha.uploads.sandbox import Form, Reading, Sandbox
+from akosha.uploads.sources import RowFaults, key_batches, local_us, upload_times
 from akosha.uploads.upsert import ARRIVED, duplicates
 
 MICROSECOND: Final = timedelta(microseconds=1)
@@ -40,16 +46,18 @@ class FetchedUpload:
     """An upload on local disk, unpacked and hashed, not opened yet.
 
     Attributes:
-        database: the unpacked database in `folder`, or None when the upload has none.
-        file_sha256: hex SHA-256 of the unpacked database, "" without one.
+        records: the unpacked database or document of records in `folder`, or None when the upload has none.
+        file_sha256: its hex SHA-256, "" without one.
+        graph: the unpacked knowledge graph, or None.
         facts: what the memo will say of it.
     """
 
     ref: UploadRef
     manifest: Manifest
     folder: Path
-    database: Path | None
+    records: Path | None
     file_sha256: str
+    graph: Path | None
     facts: dict[str, Any]
 
 
@@ -61,6 +69,7 @@ class PreparedUpload:
         arrived: one row per accepted row, schema ``ARRIVED``, memory-mapped in part; texts stay on disk.
         source_rows: the row number in its table of each accepted row, int64 ``(n,)``, by position.
         faults: what the quality rules found.
+        anchors: moments that its rows show in both clocks, for the knowledge graph beside them.
     """
 
     fetched: FetchedUpload
@@ -68,6 +77,7 @@ class PreparedUpload:
     arrived: pa.Table
     source_rows: NDArray[np.int64]
     faults: RowFaults
+    anchors: Anchors
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -89,22 +99,15 @@ def fetch(source: Source, ref: UploadRef, folder: Path, *, max_bytes: int) -> Fe
     full_key = f"{source.prefix}/{ref.manifest_key}" if source.prefix else ref.manifest_key
     manifest = _dated(parse_manifest(full_key, _manifest_bytes(source.store, ref, found), source.prefix), found)
     facts: dict[str, Any] = {"manifest_time": manifest.timestamp.isoformat(), "notes": list(manifest.notes)}
-    graph = manifest.knowledge_graph
-    if graph is not None:
-        listed = source.store.stat(_relative(graph, source))
-        facts["knowledge_graph"] = {
-            "path": graph.path,
-            "size_bytes": listed.size_bytes if listed else None,
-            "etag": listed.etag if listed else None,
-            "read": False,
-        }
-    database, file_sha256 = None, ""
-    if manifest.reflection is not None:
-        database = folder / "database.duckdb"
-        unpacked, facts["file"] = _fetch_database(source, manifest.reflection, database, max_bytes)
-        file_sha256 = unpacked.sha256
+    records, graph, unpacked = None, None, Unpacked("", 0, 0)
+    file = manifest.memories or manifest.reflection
+    if file is not None:
+        records, unpacked, facts["file"] = _fetch(source, file, folder, max_bytes)
+    if manifest.knowledge_graph is not None:
+        with _of_the_graph(manifest.knowledge_graph):
+            graph, _, facts["knowledge_graph"] = _fetch(source, manifest.knowledge_graph, folder, max_bytes)
     _require_unchanged(source.store, ref.manifest_key, ref.etag)
-    return FetchedUpload(ref, manifest, folder, database, file_sha256, facts)
+    return FetchedUpload(ref, manifest, folder, records, unpacked.sha256, graph, facts)
 
 
 def read_keys(fetched: FetchedUpload, sandbox: Sandbox) -> PreparedUpload:
@@ -115,28 +118,95 @@ def read_keys(fetched: FetchedUpload, sandbox: Sandbox) -> PreparedUpload:
         DiskFullError: no room on the local disk.
     """
     reading = Reading((), ())
-    if fetched.database is not None:
+    if fetched.records is not None:
         file = fetched.facts["file"]
+        form: Form = "memories" if fetched.manifest.memories else "keys"
         with about_object(file["path"], file["etag"], file["packed_bytes"]):
-            reading = sandbox.read(fetched.database, fetched.folder / "rows")
+            reading = sandbox.read(fetched.records, fetched.folder / "rows", form=form)
     faults = RowFaults()
+    check_count(fetched.manifest, reading)
     times = upload_times(reading, (fetched.manifest.timestamp - datetime(1970, 1, 1, tzinfo=UTC)) // MICROSECOND)
     arrived = pa.concat_tables([ARRIVED.empty_table(), *_arrived(reading, times, faults)])
-    source_rows = [np.empty(0, np.int64)]
-    for table in reading.tables:
-        source_rows += [batch.column("source_row").to_numpy() for batch in key_batches(table)]
-    arrived = _once(arrived, np.concatenate(source_rows), fetched.folder, faults)
+    batches = [batch for table in reading.tables for batch in key_batches(table)]
+    source_rows = np.concatenate([np.empty(0, np.int64), *(batch.column("source_row").to_numpy() for batch in batches)])
+    arrived = _once(arrived, source_rows, fetched.folder, faults)
     facts = {
         "rows": arrived.num_rows,
         "tables": {table.name: table.rows for table in reading.tables},
         "ignored_tables": list(reading.ignored),
         "refused": faults.refused,
-        "utc_offsets": [
-            {"minutes": used.offset_us // 60_000_000, "evidence": used.evidence, "support": used.support}
-            for used in times.offsets
-        ],
+        "utc_offsets": _offsets(times),
     }
-    return PreparedUpload(fetched, reading, arrived, np.concatenate(source_rows), faults, facts)
+    anchors = offset_anchors([local_us(batch) for batch in batches], times) if fetched.graph else Anchors.none()
+    return PreparedUpload(fetched, reading, arrived, source_rows, faults, anchors, facts)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedGraph:
+    """The rows of an upload's knowledge graph, schema ``INCOMING_GRAPH``, and what the memo will say of them."""
+
+    rows: pa.Table
+    facts: dict[str, Any]
+
+
+def read_knowledge_graph(fetched: FetchedUpload, sandbox: Sandbox, anchors: Anchors) -> PreparedGraph | None:
+    """Read, check and date the knowledge graph of a fetched upload; None when it has none.
+
+    Args:
+        fetched: the upload.
+        sandbox: a running sandbox.
+        anchors: what the records of the same upload tell of the client's clock.
+
+    Raises:
+        InvalidUploadError: it breaks its contract: the whole upload belongs in quarantine.
+        DiskFullError: no room on the local disk.
+    """
+    file = fetched.manifest.knowledge_graph
+    if fetched.graph is None or file is None:
+        return None
+    facts = fetched.facts["knowledge_graph"]
+    with _of_the_graph(file), about_object(facts["path"], facts["etag"], facts["packed_bytes"]):
+        folder = Path(mkdtemp(prefix="graph-", dir=fetched.folder)) / "rows"
+        snapshot = read_graph(sandbox.extract("graph", fetched.graph, folder), folder)
+    provenance = record_provenance(
+        upload=fetched.ref.manifest_key,
+        etag=fetched.ref.etag,
+        file_sha256=facts["sha256"],
+        manifest_time=fetched.manifest.timestamp.isoformat(),
+    )
+    rows, dated = incoming_rows(snapshot, Origin(fetched.manifest.timestamp, provenance), anchors)
+    kinds = rows.column("kind").to_pylist()
+    names = {"entities": ENTITY, "relations": RELATION, "observations": OBSERVATION}
+    return PreparedGraph(
+        rows,
+        facts
+        | {name: kinds.count(kind) for name, kind in names.items()}
+        | {
+            "refused": snapshot.faults.refused,
+            "dropped_vectors": snapshot.faults.dropped_vectors,
+            "examples": snapshot.faults.examples,
+            "ignored_tables": list(snapshot.ignored),
+            "utc_offsets": _offsets(dated),
+        },
+    )
+
+
+@contextmanager
+def _of_the_graph(file: ManifestFile) -> Iterator[None]:
+    """An error inside names the file, since it sets the whole upload aside."""
+    try:
+        yield
+    except InvalidUploadError as error:
+        context = {name: value for name, value in error.context.items() if name != "reason"}
+        message = f"{file.name}: {error.message}"
+        raise InvalidUploadError(message, reason=error.reason, **{**context, "file": file.name}) from error
+
+
+def _offsets(times: InferredTimes) -> list[dict[str, Any]]:
+    return [
+        {"minutes": used.offset_us // 60_000_000, "evidence": used.evidence, "support": used.support}
+        for used in times.offsets
+    ]
 
 
 def _arrived(reading: Reading, times: InferredTimes, faults: RowFaults) -> Iterator[pa.Table]:
@@ -187,9 +257,8 @@ def _manifest_bytes(store: ObjectStore, ref: UploadRef, found: ObjectInfo) -> by
     return store.get(ref.manifest_key)
 
 
-def _fetch_database(
-    source: Source, file: ManifestFile, database: Path, max_bytes: int
-) -> tuple[Unpacked, dict[str, Any]]:
+def _fetch(source: Source, file: ManifestFile, folder: Path, max_bytes: int) -> tuple[Path, Unpacked, dict[str, Any]]:
+    """Download and unpack one file of an upload; where it lies, what it is, and what the memo will say of it."""
     key = _relative(file, source)
     found = source.store.stat(key)
     if found is None:
@@ -200,23 +269,20 @@ def _fetch_database(
         raise InvalidUploadError(message, reason="missing-object", path=file.path)
     if found.size_bytes > max_bytes:
         message = (
-            f"the packed database has {found.size_bytes:,} bytes, expected at most {max_bytes:,}; it was not fetched. "
+            f"the packed object has {found.size_bytes:,} bytes, expected at most {max_bytes:,}; it was not fetched. "
             "If the system is trusted, raise AKOSHA_SANDBOX_MAX_BYTES and replay the upload"
         )
         raise InvalidUploadError(message, reason="too-large", path=file.path)
-    packed = database.with_name("packed")
+    packed, target = folder / "packed", folder / file.name
     source.store.download(key, packed, etag=found.etag)
+    promise: dict[str, Any] = {"compression": file.compression, "max_bytes": max_bytes, "checksum": file.checksum}
     with about_object(key, found.etag, found.size_bytes):
-        unpacked = unpack(
-            packed,
-            database,
-            compression=file.compression,
-            max_bytes=max_bytes,
-            size_bytes=file.size_bytes,
-            checksum=file.checksum,
-        )
+        if file.name == MEMORIES:
+            unpacked = unpack_json(packed, target, **promise)
+        else:
+            unpacked = unpack(packed, target, size_bytes=file.size_bytes, **promise)
     packed.unlink()
-    return unpacked, _file_facts(file, found, unpacked)
+    return target, unpacked, _file_facts(file, found, unpacked)
 
 
 def _file_facts(file: ManifestFile, found: ObjectInfo, unpacked: Unpacked) -> dict[str, Any]:

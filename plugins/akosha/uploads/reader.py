@@ -112,15 +112,11 @@ class LimitError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one file may cost: bytes of memory, bytes of output and rows over all tables.
-
-    Up to `inline_rows` rows in the file, texts and vectors are written along with the keys.
-    """
+    """What one file may cost: bytes of memory, bytes of output and rows over all tables."""
 
     memory_bytes: int
     output_bytes: int
     rows: int
-    inline_rows: int
 
 
 def kind_of(table: str) -> str | None:
@@ -138,8 +134,12 @@ def connect() -> duckdb.DuckDBPyConnection:
     return con
 
 
-def extract_keys(con: duckdb.DuckDBPyConnection, database: Path, out_dir: Path, limits: Limits) -> dict[str, Any]:
+def extract_keys(
+    con: duckdb.DuckDBPyConnection, database: Path, out_dir: Path, limits: Limits, inline_rows: int
+) -> dict[str, Any]:
     """Write ``out_dir/NNN.keys.arrow`` (`KEY_ROWS`) for every source table, in the order of ``tables``.
+
+    Up to `inline_rows` rows in the file, texts and vectors are written along.
 
     Returns:
         ``{"tables": [{"name", "rows"}], "ignored": [name, ...], "complete"}``, both lists sorted by name; when complete,
@@ -150,11 +150,11 @@ def extract_keys(con: duckdb.DuckDBPyConnection, database: Path, out_dir: Path, 
         LimitError: too many tables, rows or bytes.
         duckdb.Error: whatever the file does to DuckDB.
     """
-    _attach(con, database, limits)
+    attach(con, database, limits)
     names, ignored, columns = _sources(con)
     counts = {name: _count(con, name) for name in names}
-    complete = sum(counts.values()) <= limits.inline_rows
-    budget = _Budget(limits)
+    complete = sum(counts.values()) <= inline_rows
+    budget = Budget(limits)
     tables = []
     for index, name in enumerate(names):
         wanted = [*KEY_ROWS.names, *(TEXT_ROWS.names[1:] if complete else ())]
@@ -163,7 +163,7 @@ def extract_keys(con: duckdb.DuckDBPyConnection, database: Path, out_dir: Path, 
             files[out_dir / f"{index:03d}.rows.arrow"] = TEXT_ROWS
         query = _query(_projection(name, columns[name]), wanted)
         batches = _batches(con, query, small=complete) if counts[name] else iter(())
-        tables.append({"name": name, "rows": _write(batches, files, budget)})
+        tables.append({"name": name, "rows": write_rows(batches, files, budget)})
     return {"tables": tables, "ignored": ignored, "complete": complete}
 
 
@@ -185,9 +185,9 @@ def extract_rows(
     Raises:
         as `extract_keys`.
     """
-    _attach(con, database, limits)
+    attach(con, database, limits)
     _, _, columns = _sources(con)
-    budget = _Budget(limits)
+    budget = Budget(limits)
     tables = []
     for index, (name, wanted) in enumerate(ranges.items()):
         source = _projection(name, columns[name])
@@ -198,7 +198,9 @@ def extract_rows(
                 con, _query(f"{source} WHERE rowid BETWEEN {int(first)} AND {int(last)}", TEXT_ROWS.names)
             )
         )
-        tables.append({"name": name, "rows": _write(found, {out_dir / f"{index:03d}.rows.arrow": TEXT_ROWS}, budget)})
+        tables.append(
+            {"name": name, "rows": write_rows(found, {out_dir / f"{index:03d}.rows.arrow": TEXT_ROWS}, budget)}
+        )
     return {"tables": tables}
 
 
@@ -227,7 +229,7 @@ def limits_document(limits: Limits) -> dict[str, int]:
     return asdict(limits)
 
 
-class _Budget:
+class Budget:
     """What is left of the limits while tables are written."""
 
     def __init__(self, limits: Limits) -> None:
@@ -251,7 +253,7 @@ class _Budget:
             raise LimitError(message)
 
 
-def _attach(con: duckdb.DuckDBPyConnection, database: Path, limits: Limits) -> None:
+def attach(con: duckdb.DuckDBPyConnection, database: Path, limits: Limits) -> None:
     """Open the file, then shut every door: after the last statement nothing but this file can be reached."""
     con.execute(f"SET memory_limit = '{limits.memory_bytes}B'")
     con.execute(f"ATTACH {_literal(str(database))} AS upload (TYPE duckdb, READ_ONLY)")
@@ -259,15 +261,28 @@ def _attach(con: duckdb.DuckDBPyConnection, database: Path, limits: Limits) -> N
     con.execute("SET lock_configuration = true")
 
 
-def _sources(con: duckdb.DuckDBPyConnection) -> tuple[list[str], list[str], dict[str, dict[str, tuple[str, str]]]]:
-    """Source tables, what else there is, and for each source table its columns by lower-case name."""
-    listed = con.execute(statement("source_columns")).fetchall()
-    found: dict[tuple[str, str], dict[str, tuple[str, str]]] = {}
-    for schema, table, column, kind in listed:
+Listed = dict[tuple[str, str], dict[str, tuple[str, str]]]
+
+
+def base_tables(con: duckdb.DuckDBPyConnection) -> Listed:
+    """Base tables of the attached file as (schema, name), each with its columns by lower-case name: name and type."""
+    found: Listed = {}
+    for schema, table, column, kind in con.execute(statement("source_columns")).fetchall():
         found.setdefault((schema, table), {})[column.lower()] = (column, kind)
-    names = [name for schema, name in found if schema == "main" and kind_of(name)]
+    return found
+
+
+def names_of_others(con: duckdb.DuckDBPyConnection, found: Listed) -> list[str]:
+    """All tables of the file, or its views when it has none, for people."""
     others = list(found) or con.execute(statement("source_views")).fetchall()
-    ignored = [name if schema == "main" else f"{schema}.{name}" for schema, name in others]
+    return [name if schema == "main" else f"{schema}.{name}" for schema, name in others]
+
+
+def _sources(con: duckdb.DuckDBPyConnection) -> tuple[list[str], list[str], dict[str, dict[str, tuple[str, str]]]]:
+    """Source tables, what else there is, and for each source table its columns."""
+    found = base_tables(con)
+    names = [name for schema, name in found if schema == "main" and kind_of(name)]
+    ignored = names_of_others(con, found)
     if ignored and not names:
         raise UnknownTablesError(", ".join(name[:60] for name in ignored[:8]))
     if len(names) > MAX_SOURCE_TABLES:
@@ -322,7 +337,12 @@ def _expression(name: str, wanted: str, columns: dict[str, tuple[str, str]]) -> 
     return f"TRY_CAST(CAST({column} AS VARCHAR) AS {wanted})"
 
 
-def _write(batches: Iterator[pa.RecordBatch], files: dict[Path, pa.Schema], budget: _Budget) -> int:
+def write_rows(batches: Iterator[pa.RecordBatch], files: dict[Path, pa.Schema], budget: Budget) -> int:
+    """Write batches to Arrow IPC files, to each the columns of its schema; returns the number of rows.
+
+    Raises:
+        LimitError: more than the budget.
+    """
     rows = 0
     with ExitStack() as stack:
         writers = [

@@ -33,13 +33,15 @@ _GRACE_SECONDS: Final = 30.0  # past a file's own time limit before its reading 
 
 Kind = Literal["conversation", "reflection"]
 Ranges = Mapping[str, Sequence[tuple[int, int]]]
+Form = Literal["keys", "rows", "graph", "memories"]
 
 _INVALID = "unreadable"
 _AGAIN = "Have the system upload again"
 _MESSAGES: Final[dict[str, str]] = {
     "damaged": "the database file is damaged: {detail}. " + _AGAIN + "; an upload made during a checkpoint can be torn",
     "unknown-tables": "no table of a known layer was found, only: {detail}. Expected conversations_v2, conversations, "
-    "*_conversations or the same for reflections; if the client is newer, update Akosha and replay the upload",
+    "*_conversations or the same for reflections, in a knowledge graph kg_entities or kg_relationships; if the client is newer, update Akosha and replay the upload",
+    "invalid-payload": "the document of conversations cannot be used: {detail}. " + _AGAIN,
     "too-large": "reading the database needs more than one upload may take: {detail}. If the system is trusted, "
     "replay it on a machine with free memory",
     "timeout": "reading the database took too long: {detail}. Replay it when the machine is idle; if it repeats, "
@@ -101,22 +103,28 @@ class Sandbox:
     ) -> None:
         self._stop()
 
-    def read(self, database: Path, out_dir: Path, *, inline_rows: int = INLINE_ROWS) -> Reading:
+    def read(self, database: Path, out_dir: Path, *, inline_rows: int = INLINE_ROWS, form: Form = "keys") -> Reading:
         """Read keys and digests of every row of `database` into `out_dir`, which is created, mode 0700.
 
-        A file without any table, or with empty ones, is a success with no rows. On failure `out_dir` is gone.
+        A file without any table, or with empty ones, is a success with no rows. On failure `out_dir` is gone. With `form`
+        ``memories`` the file is a JSON document of conversations instead.
 
         Args:
             database: an unpacked upload.
             out_dir: must not exist.
             inline_rows: a file of up to so many rows is read whole at once; of others `read_rows` fetches the texts.
+            form: ``keys``, or ``memories`` for a document.
 
         Raises:
-            InvalidUploadError: ``damaged``, ``unknown-tables``, ``too-large``, ``timeout`` or ``unreadable``.
-            DiskFullError: no room in `out_dir`.
-            ConfigurationError: the reading process does not start on this machine.
+            InvalidUploadError, DiskFullError, ConfigurationError: see `extract`.
         """
-        return _reading(self._extract(database, out_dir, None, inline_rows), out_dir)
+        arguments = {"inline_rows": inline_rows} if form == "keys" else {}
+        result = self.extract(form, database, out_dir, **arguments)
+        try:
+            return _reading(result, out_dir)
+        except BaseException:
+            shutil.rmtree(out_dir, ignore_errors=True)
+            raise
 
     def read_rows(self, database: Path, out_dir: Path, ranges: Ranges) -> dict[str, Path]:
         """Read texts and vectors of some rows into `out_dir`, which is created.
@@ -132,27 +140,41 @@ class Sandbox:
         Raises:
             as `read`.
         """
-        result = self._extract(
-            database, out_dir, {name: [list(pair) for pair in pairs] for name, pairs in ranges.items()}
-        )
+        listed = {name: [list(pair) for pair in pairs] for name, pairs in ranges.items()}
+        result = self.extract("rows", database, out_dir, ranges=listed)
         if [table["name"] for table in result["tables"]] != list(ranges):
             raise _refused(_INVALID, "invalid answer")
         return {name: out_dir / f"{index:03d}.rows.arrow" for index, name in enumerate(ranges)}
 
-    def _extract(
-        self, database: Path, out_dir: Path, ranges: dict[str, list[list[int]]] | None, inline_rows: int = 0
-    ) -> dict[str, Any]:
-        if Path(f"{database}.wal").exists():
-            message = f"a .wal file lies beside {database.name} and would be replayed; unpack into an empty folder"
+    def extract(self, form: Form, file: Path, out_dir: Path, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+        """Have a child read a file of some form into `out_dir`, which is created, mode 0700, and gone on failure.
+
+        Args:
+            form: what to do with it, see `akosha.uploads.sandbox_child.FORMS`.
+            file: the file.
+            out_dir: must not exist.
+            arguments: of that form.
+
+        Returns:
+            What the child says of it, not checked.
+
+        Raises:
+            InvalidUploadError: ``damaged``, ``unknown-tables``, ``invalid-payload``, ``too-large``, ``timeout`` or
+                ``unreadable``.
+            DiskFullError: no room in `out_dir`.
+            ConfigurationError: the reading process does not start on this machine.
+        """
+        if Path(f"{file}.wal").exists():
+            message = f"a .wal file lies beside {file.name} and would be replayed; unpack into an empty folder"
             raise InvalidUploadError(message, reason="unreadable")
         out_dir.mkdir(mode=0o700, parents=True)
-        limits = Limits(self._memory_bytes, self._max_output_bytes, self._max_rows, inline_rows)
         request = {
-            "database": str(database.resolve()),
+            "form": form,
+            "database": str(file.resolve()),
             "out_dir": str(out_dir.resolve()),
             "timeout_seconds": self._timeout_seconds,
-            "limits": limits_document(limits),
-            "ranges": ranges,
+            "limits": limits_document(Limits(self._memory_bytes, self._max_output_bytes, self._max_rows)),
+            "arguments": arguments,
         }
         try:
             return _result(self._ask(request), out_dir)
@@ -223,7 +245,7 @@ class Sandbox:
 
 
 def _result(reply: dict[str, Any], out_dir: Path) -> dict[str, Any]:
-    """Judge a reply. What the child says is checked like anything else that comes from the file."""
+    """What was read, or the error that the outcome stands for."""
     outcome = reply.get("outcome")
     if outcome == "disk-full":
         message = "no room left for the rows of an upload; free space or point AKOSHA_CACHE_DIR at a larger disk"
@@ -239,6 +261,7 @@ def _refused(reason: str, detail: str) -> InvalidUploadError:
 
 
 def _reading(result: dict[str, Any], out_dir: Path) -> Reading:
+    """Judge a result. What the child says is checked like anything else that comes from the file."""
     tables = []
     for index, table in enumerate(result["tables"]):
         name = str(table["name"])

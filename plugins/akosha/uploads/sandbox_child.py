@@ -4,8 +4,8 @@ It imports DuckDB and Arrow once, keeps a connection ready, and never opens a da
 everything it does not need, reads, and reports through a pipe; this process only watches the clock and the exit status.
 
 One JSON document per line: requests on stdin, replies on stdout. A reply is ``{"outcome": ...}`` with ``result`` when
-the outcome is ``read``, else ``detail``. Outcomes: read, unknown-tables, damaged, too-large, timeout, unreadable,
-disk-full.
+the outcome is ``read``, else ``detail``. Outcomes: read, unknown-tables, invalid-payload, damaged, too-large, timeout,
+unreadable, disk-full.
 """
 
 from __future__ import annotations
@@ -20,15 +20,22 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import duckdb
 
-from akosha.uploads import reader, syscalls
+from akosha.uploads import graph_reader, payload, reader, syscalls
 
 ADDRESS_SPACE_BYTES: Final = 3 << 30  # besides DuckDB's own memory: 1 GiB mapped at start, Arrow batches, thread stacks
 MAX_REPLY_BYTES: Final = 4 << 20
+FORMS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
+    "keys": reader.extract_keys,
+    "rows": reader.extract_rows,
+    "graph": graph_reader.extract_graph,
+    "memories": payload.extract_memories,
+}
 _OPEN_FILES: Final = 64
 _RESULT_FD: Final = 3
 _SET_PARENT_DEATH_SIGNAL: Final = 1  # linux/prctl.h
@@ -40,6 +47,7 @@ _SIGNALS_OF_LIMITS = {signal.SIGXCPU: "timeout", signal.SIGXFSZ: "too-large", si
 def main() -> int:
     """Answer requests until stdin closes."""
     reader.warm_up()
+    graph_reader.warm_up()
     ready = reader.connect()
     _send(1, {"outcome": "ready"})
     pending = b""
@@ -115,10 +123,7 @@ def _read(request: dict[str, Any], ready: duckdb.DuckDBPyConnection) -> dict[str
     try:
         limits = reader.limits_from(request["limits"])
         database, out_dir = Path(request["database"]), Path(request["out_dir"])
-        if request["ranges"] is None:
-            result = reader.extract_keys(ready, database, out_dir, limits)
-        else:
-            result = reader.extract_rows(ready, database, out_dir, limits, request["ranges"])
+        result = FORMS[request["form"]](ready, database, out_dir, limits, **request["arguments"])
     except Exception as error:
         detail = str(error).strip().partition("\n")[0].replace(request["database"], "the file")[:_DETAIL_CHARS]
         return {"outcome": outcome_of(error), "detail": detail or type(error).__name__}
@@ -130,6 +135,8 @@ def outcome_of(error: Exception) -> str:
     text = str(error).lower()
     if isinstance(error, reader.UnknownTablesError):
         return "unknown-tables"
+    if isinstance(error, payload.PayloadError):
+        return "invalid-payload"
     if isinstance(error, reader.LimitError | MemoryError | duckdb.OutOfMemoryException):
         return "too-large"
     if isinstance(error, OSError):

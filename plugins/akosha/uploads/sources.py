@@ -127,6 +127,11 @@ def upload_times(reading: Reading, manifest_us: int) -> InferredTimes:
     return infer_times(in_ids, local, extracted, manifest_us, checkpoint)
 
 
+def local_us(batch: pa.RecordBatch) -> NDArray[np.int64]:
+    """The client's naive local time as microseconds, int64 ``(n,)``; `NAT` where there is none."""
+    return _microseconds(batch.column("local_time"))
+
+
 def checked_vectors(batch: pa.RecordBatch, record_ids: pa.Array, faults: RowFaults) -> pa.FixedSizeListArray:
     """The vectors of a batch of `TEXT_ROWS`, NULL in place of every one that the rules drop.
 

@@ -79,7 +79,7 @@ def _files(upload: PreparedUpload, rows: dict[str, NDArray[np.int64]], sandbox: 
     known = {table.name: table.texts for table in upload.reading.tables if table.texts is not None}
     if known:
         return {name: known[name] for name in rows}
-    database = upload.fetched.database
+    database = upload.fetched.records
     if database is None:
         return {}
     folder = Path(mkdtemp(prefix="texts-", dir=upload.fetched.folder)) / "rows"
