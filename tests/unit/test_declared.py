@@ -20,11 +20,13 @@ CODE_IDS = {
     "cleaning": cleaning.CLEANING_ID,
     "signs": signs.SIGNS_ID,
     "embedding": embedding.MODEL_ID,
+    "embedding-lane": embedding.LANE_MODEL_ID,
 }
 
 # SHA-256 of each released file's canonical JSON. A failing line means that stored data changes its meaning: declare a
 # new id in a new file instead.
 RELEASED = {
+    "all-minilm-l6-v2-int8-v1": "75718df0656f9319c4a8c8428e5820af1ce2e06efc779dc58854d8f4f18e7827",
     "all-minilm-l6-v2": "89d2cfb0794d08f42d57ec6f8529053b5be334342a72f873bc7ccaed4ee3c6c3",
     "clean-v1": "e8fa9a0c323a2984f0f39b2393a35fa6b1cf6d3c566efb2113eac023fd9db54a",
     "int8-symmetric-v1": "41a21488895d33bcbdab3beacf2c0e9af361cb6d93845476648f93947ed684f5",
