@@ -25,6 +25,9 @@ def status(answer: Answer) -> Iterator[str]:
     for tier, figures in answer["tiers"].items():
         yield f"  {tier:8}{figures['records']:>12,} records {size(figures['bytes']):>10} in {figures['files']} files"
     yield f"without a vector yet: {answer['without_vector']:,}   uploads in quarantine: {answer['quarantined']}"
+    if answer["foreign_vectors"]:
+        systems, left = answer["foreign_vectors"], sum(answer["foreign_vectors"].values())
+        yield f"send vectors of another model, which are replaced ({left:,} left): {', '.join(sorted(systems)[:20])}"
     if answer["due_uploads"] is not None:
         yield f"uploads due: {answer['due_uploads']}"
     if answer["held_shards"]:

@@ -9,6 +9,7 @@ from akosha.jobs.plans import open_lake
 from akosha.lake.commits import TIERS, Commit, Tier
 from akosha.lake.documents import unseal
 from akosha.lake.lake import Lake
+from akosha.tiers.strangers import read_verdicts
 from akosha.uploads.memos import quarantined
 
 KINDS: Final[tuple[Tier, ...]] = (*TIERS, "archive")
@@ -26,6 +27,9 @@ def status() -> dict[str, Any]:
         "records": sum(entry.rows for head in heads for entry in head.keys.values()),
         "tiers": {kind: _figures(heads, kind) for kind in KINDS},
         "without_vector": sum(e.without_vector for head in heads for e in head.of_tier("hot")),
+        "foreign_vectors": {
+            verdict.system_id: verdict.left for verdict in read_verdicts(lake).values() if verdict.finding == "foreign"
+        },
         "quarantined": sum(1 for _ in quarantined(lake.store)),
         "held_shards": [head.shard for head in heads if head.held_by],
         "due_uploads": len(due_uploads(lake).due) if lake.settings.uploads_url else None,
