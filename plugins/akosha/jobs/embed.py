@@ -100,7 +100,7 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
 def _said(work: Sequence[Work]) -> str:
     missing, due = sum(part.count for part in work), sum(len(part.items) for part in work)
     message = f"{missing:,} records in {sum(1 for part in work if part.count)} shards have no vector yet"
-    return message + (f"; the vectors that {due:,} systems sent are to be judged" if due else "")
+    return message + (f"; {due:,} systems are to be looked at for vectors of another model" if due else "")
 
 
 def _deadline(plan: Document) -> float | None:
