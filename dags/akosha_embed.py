@@ -23,11 +23,11 @@ from akosha_airflow import (
 DOC = """
 ### What it does
 Fills the missing vectors of hot records with the pinned embedding model. It starts when an ingest changed something,
-and once a night before the moves for whatever a budget or a failure left over. Where nothing is missing no model is
-loaded. A record without a vector is already stored, exportable and found by its words.
+and once a night before the moves for whatever a budget or a failure left over. Vectors that came with uploads are judged by
+a sample of each system and replaced where they are of another model. Where there is nothing to do no model is loaded. A record without a vector is already stored, exportable and found by its words.
 
 ### Is a re-run safe?
-Yes. Each shard is one commit, records that have a vector are left alone, and a run that stops early goes on where it
+Yes. Each shard commits every 1,024 records, records that have a vector are left alone, and a run that stops early goes on where it
 stopped.
 
 ### On failure
@@ -54,7 +54,7 @@ stopped.
             minimum=1,
             maximum=7200,
             title="Budget in seconds",
-            description="Stop starting new work after this long; empty = AKOSHA_EMBED_BUDGET_SECONDS.",
+            description="Stop this run so long after its plan, all tasks together; empty = AKOSHA_EMBED_BUDGET_SECONDS.",
         )
     },
     tags=["akosha", "hot"],

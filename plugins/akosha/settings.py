@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -50,7 +50,11 @@ class Settings(BaseModel):
         900,
         ge=0,
         allow_inf_nan=False,
-        description="seconds one scheduled embedding task may take; 0 = no limit, as on the command line",
+        description="seconds one scheduled embedding run may take, all its tasks together; 0 = no limit, as on the command line",
+    )
+    client_vectors: Literal["keep", "verify", "replace"] = Field(
+        "verify",
+        description="vectors that came with uploads: keep; verify = replace those of systems whose sample is not of our model; replace",
     )
     sandbox_max_bytes: int = Field(
         4 << 30, ge=1 << 20, description="largest unpacked database file that is read, in bytes"

@@ -19,6 +19,7 @@ from tests.support.uploads import Row, database, memory, put_upload, vectors
 from akosha import jobs
 from akosha.declared import sign_mean
 from akosha.embedding.cache import EmbeddingCache
+from akosha.embedding.source import VectorSource
 from akosha.errors import RecallGateError, UsageError
 from akosha.jobs import reading
 from akosha.lake.lake import Lake
@@ -27,7 +28,7 @@ from akosha.lake.local_store import LocalStore
 from akosha.lake.schemas import KEY
 from akosha.lake.shard_log import Writer
 from akosha.tiers import hot_to_warm, warm_to_cold
-from akosha.tiers.embed import VectorSource, embed_shard
+from akosha.tiers.embed import embed_shard
 from akosha.transforms.signs import sign_bits
 
 pytestmark = pytest.mark.integration
@@ -441,7 +442,7 @@ class TestEmbedding:
     ) -> list[dict[str, Any]]:
         lake = installation.lake
         with EmbeddingCache(installation.folder / f"{cache}.sqlite") as kept:
-            source = VectorSource(kept, encoder.load, encoder.model_id, deadline)
+            source = VectorSource(kept, encoder.load, deadline=deadline)
             return [asdict(embed_shard(lake, head.shard, source, WRITER)) for head in lake.heads()]
 
     def test_missing_vectors_are_filled_and_nothing_else_changes(self, local: Installation):
@@ -468,7 +469,7 @@ class TestEmbedding:
         encoder = Letters()
         assert sum(outcome["left"] for outcome in self.embed(local, encoder)) == 0
         assert (encoder.loaded, local.heads()) == (0, heads)
-        with local.applied():
+        with local.using(client_vectors="keep").applied():
             assert jobs.plan_embed("run-9")["batches"] == []
 
     def test_a_spent_budget_leaves_the_rest_for_the_next_run(self, local: Installation):
@@ -498,7 +499,7 @@ class TestEmbedding:
         encoder = Letters()
         lake = again.lake
         with EmbeddingCache(local.folder / "embeddings.sqlite") as kept:
-            source = VectorSource(kept, encoder.load, encoder.model_id, None)
+            source = VectorSource(kept, encoder.load, deadline=None)
             outcomes = [embed_shard(lake, head.shard, source, WRITER) for head in lake.heads()]
         assert sum(outcome.from_cache for outcome in outcomes) == 30
         assert encoder.loaded == 0

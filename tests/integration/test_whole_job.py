@@ -13,6 +13,7 @@ from akosha import jobs
 from akosha.demo.texts import harvest
 from akosha.demo.vectors import Corpus, unit_vectors
 from akosha.demo.world import World, build_world, publish_world
+from akosha.embedding.model import OUR_MODELS
 from akosha.jobs import reading
 from akosha.jobs.plans import open_lake
 from akosha.lake.lake import Lake
@@ -52,6 +53,7 @@ def lake(s3_server: str, bucket: str, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("AKOSHA_S3_ENDPOINT_URL", s3_server)
     monkeypatch.setenv("AKOSHA_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("AKOSHA_WORKERS", "1")
+    monkeypatch.setenv("AKOSHA_CLIENT_VECTORS", "keep")  # those of this world are drawn, not computed
     return Lake.create(Settings.from_environment(), now=ANCHOR)
 
 
@@ -109,7 +111,7 @@ def test_uploads_become_hot_warm_and_cold_records_that_are_all_found_again(
     assert report["findings"] == []
     assert report["checked"]["records"] == len(expected.records)
 
-    ours = (pl.col("tier") == "warm") & (pl.col("embedding_model") == "all-minilm-l6-v2")
+    ours = (pl.col("tier") == "warm") & pl.col("embedding_model").is_in(OUR_MODELS)
     one = exported.filter(ours).row(0, named=True)
     answer = reading.search_lake(one["content"], SearchQuery(k=3, systems=(one["system_id"],)))
     assert answer["hits"][0]["content_sha256"] == one["content_sha256"]

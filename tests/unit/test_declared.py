@@ -24,11 +24,13 @@ CODE_IDS = {
     "signs": signs.SIGNS_ID,
     "embedding": embedding.MODEL_ID,
     "quality-rules": reader.RULES_ID,
+    "embedding-lane": embedding.LANE_MODEL_ID,
 }
 
 # SHA-256 of each released file's canonical JSON. A failing line means that stored data changes its meaning: declare a
 # new id in a new file instead.
 RELEASED = {
+    "all-minilm-l6-v2-int8-v1": "75718df0656f9319c4a8c8428e5820af1ce2e06efc779dc58854d8f4f18e7827",
     "all-minilm-l6-v2": "89d2cfb0794d08f42d57ec6f8529053b5be334342a72f873bc7ccaed4ee3c6c3",
     "clean-v1": "e8fa9a0c323a2984f0f39b2393a35fa6b1cf6d3c566efb2113eac023fd9db54a",
     "ingest-figures-v1": "786ff3f1a1723e32c3b2653230e4086be714a32200ddda323268d138f2e83150",

@@ -1,15 +1,28 @@
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from akosha.declared import model
-from akosha.embedding.model import MODEL_ID, Encoder, SentenceEncoder, check_weights, load_encoder
+from akosha.embedding.model import (
+    LANE_MODEL_ID,
+    MODEL_ID,
+    OUR_MODELS,
+    Encoder,
+    TextEncoder,
+    check_weights,
+    is_true_to,
+    load_encoder,
+    load_lane_encoder,
+)
 from akosha.errors import ConfigurationError, IntegrityError
 
 
@@ -67,31 +80,82 @@ def test_a_missing_file_says_what_to_install(tmp_path: Path) -> None:
         check_weights(tmp_path)
 
 
-class ScriptedNetwork:
-    """Stands for a ``SentenceTransformer``: a vector says how long its text is."""
+class Letters:
+    """A tokenizer: each letter is a token."""
+
+    def encode_batch(self, texts: list[str]) -> list[SimpleNamespace]:
+        return [SimpleNamespace(ids=[ord(letter) for letter in text]) for text in texts]
+
+
+class Lengths:
+    """A network: a vector says how many tokens its text has."""
 
     def __init__(self, dimension: int = 384) -> None:
         self.dimension = dimension
-        self.batches: list[list[int]] = []
 
-    def encode(self, texts: list[str], **_: object) -> np.ndarray:
-        self.batches.append([len(text) for text in texts])
-        return np.array([[len(text)] * self.dimension for text in texts], dtype=np.float32)
-
-
-def test_batches_are_longest_first_and_results_keep_the_callers_order() -> None:
-    network = ScriptedNetwork()
-    texts = ["x" * ((number * 37) % 150) for number in range(150)]
-    vectors = SentenceEncoder(network).encode(texts)
-    lengths = [length for batch in network.batches for length in batch]
-    assert vectors[:, 0].tolist() == [len(text) for text in texts]
-    assert lengths == sorted(lengths, reverse=True)
-    assert [len(batch) for batch in network.batches] == [64, 64, 22]
+    def vectors(self, token_ids: Sequence[Sequence[int]]) -> np.ndarray:
+        return np.array([[len(ids)] * self.dimension for ids in token_ids], dtype=np.float32)
 
 
 def test_a_model_of_another_dimension_is_refused() -> None:
+    assert TextEncoder(Letters(), Lengths()).encode(["text", "a"])[:, 0].tolist() == [4, 1]
     with pytest.raises(IntegrityError, match="another shape"):
-        SentenceEncoder(ScriptedNetwork(dimension=768)).encode(["text"])
+        TextEncoder(Letters(), Lengths(dimension=768)).encode(["text"])
+
+
+def test_the_cheap_way_is_declared_to_lie_in_the_space_of_the_reference() -> None:
+    lane = model(LANE_MODEL_ID)
+    assert lane["same_space_as"] == MODEL_ID == OUR_MODELS[0]
+    assert {name: lane[name] for name in ("dimension", "max_tokens", "input")} == {
+        name: model(MODEL_ID)[name] for name in ("dimension", "max_tokens", "input")
+    }
+    assert lane["check"]["least_cosine"] >= 0.99
+
+
+class Turned:
+    """An encoder whose vectors are another's, turned so far that the cosine between the two is `cosine`."""
+
+    model_id = LANE_MODEL_ID
+    dimension = 384
+
+    def __init__(self, other: Encoder, cosine: float) -> None:
+        self.other, self.cosine = other, cosine
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        vectors = self.other.encode(texts)
+        away = np.roll(vectors, 1, axis=1)
+        away -= np.sum(away * vectors, axis=1, keepdims=True) * vectors
+        away /= np.linalg.norm(away, axis=1, keepdims=True)
+        return self.cosine * vectors + np.sqrt(1 - self.cosine**2) * away
+
+
+@pytest.mark.slow
+def test_a_processor_whose_codes_stray_gets_the_reference(encoder: Encoder) -> None:
+    assert is_true_to(encoder, Turned(encoder, 0.995))
+    assert not is_true_to(encoder, Turned(encoder, 0.985))
+
+
+@pytest.mark.slow
+def test_the_lane_loads_a_declared_way_that_is_true_to_the_reference(encoder: Encoder) -> None:
+    lane = load_lane_encoder()
+    assert lane.model_id in OUR_MODELS
+    assert is_true_to(encoder, lane)
+
+
+@pytest.mark.slow
+def test_the_reference_is_what_sentence_transformers_computes(encoder: Encoder) -> None:
+    code = (
+        "import os, sys, json; os.environ['HF_HUB_OFFLINE'] = '1'; import torch; torch.set_num_threads(1); "
+        "from sentence_transformers import SentenceTransformer; "
+        "network = SentenceTransformer(sys.argv[1], device='cpu', local_files_only=True); "
+        "print(json.dumps(network.encode(json.load(sys.stdin), normalize_embeddings=True).tolist()))"
+    )
+    texts = [*model(LANE_MODEL_ID)["check"]["texts"], "", "word " * 400]
+    found = subprocess.run(
+        [sys.executable, "-c", code, str(check_weights())],
+        input=json.dumps(texts), capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert np.abs(encoder.encode(texts) - np.array(json.loads(found.stdout))).max() < 1e-5
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ def status(answer: Answer) -> Iterator[str]:
         yield f"  in quarantine for: {reasons}"
     if answer["refused_rows_documents"]:
         yield f"  uploads with single rows refused: {answer['refused_rows_documents']}"
+    yield from _strangers(answer["foreign_vectors"])
     yield from _uploads_waiting(answer)
     if answer["held_shards"]:
         yield f"HELD shards, written by nobody until they are released: {answer['held_shards']}"
@@ -79,6 +80,12 @@ def fsck(answer: Answer) -> Iterator[str]:
         yield f"{finding['severity'].upper():8} {finding['key']}: {finding['message']}"
     checked = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in answer["checked"].items())
     yield f"{'clean' if answer['ok'] else 'DAMAGE FOUND'}: checked {checked}"
+
+
+def _strangers(systems: dict[str, int]) -> Iterator[str]:
+    if systems:
+        left = sum(systems.values())
+        yield f"send vectors of another model, which are replaced ({left:,} left): {', '.join(sorted(systems)[:20])}"
 
 
 def _graphs(graphs: Answer) -> Iterator[str]:

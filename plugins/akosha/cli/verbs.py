@@ -7,6 +7,7 @@ import json
 import sys
 import uuid
 from collections.abc import Iterable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -210,7 +211,9 @@ def _run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
 
     if not options.json:
         sys.stderr.write(f"{plan['message']}\n")
-    summary = jobs.run_all(plan, progress=progress)
+    # With --verbose the log shows the progress lines.
+    with jobs.progress_shown() if not (options.json or options.verbose) else nullcontext():
+        summary = jobs.run_all(plan, progress=progress)
     return _print(options, summary, render.summary(summary))
 
 

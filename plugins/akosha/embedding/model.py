@@ -1,16 +1,16 @@
 """The pinned embedding model: check its files, load it, encode texts.
 
-Importing this module is cheap; ``sentence_transformers`` (20 s of wall time) is imported by `load_encoder` only.
+The same weights run in two declared ways that share one space: float32 for queries and references, 8-bit products for
+the embedding lane. Importing this module is cheap; torch is imported when an encoder is loaded.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 
@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MODEL_ID = "all-minilm-l6-v2"
-DIMENSION = 384
-# Measured: 11 texts/s per core at 64, 2.4 at 1; larger batches gain nothing and pad more.
-BATCH_SIZE = 64
-_READ_BYTES = 1 << 20
+MODEL_ID: Final = "all-minilm-l6-v2"
+LANE_MODEL_ID: Final = "all-minilm-l6-v2-int8-v1"
+# Whose vectors may be compared with each other. The first is the reference.
+OUR_MODELS: Final = (MODEL_ID, LANE_MODEL_ID)
+DIMENSION: Final = 384
+_READ_BYTES: Final = 1 << 20
 
 
 class Encoder(Protocol):
@@ -47,20 +48,31 @@ class Encoder(Protocol):
         ...
 
 
+class Network(Protocol):
+    """What turns token ids into vectors: `akosha.embedding.network.Network`."""
+
+    def vectors(self, token_ids: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """Vectors float32 ``(n, 384)`` in the order given."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class SentenceEncoder:
-    """An `Encoder` over a loaded ``SentenceTransformer``.
+class TextEncoder:
+    """An `Encoder` over the pinned tokenizer and a network. For one thread at a time.
 
     Attributes:
-        network: the loaded ``SentenceTransformer``.
+        tokenizer: a ``tokenizers.Tokenizer`` that cuts at the declared number of tokens.
+        network: the forward pass.
+        model_id: which declared way it computes in.
     """
 
-    network: Any
+    tokenizer: Any
+    network: Network
     model_id: str = MODEL_ID
     dimension: int = DIMENSION
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Encode texts, 64 at a time, longest first so that a batch pads little.
+        """Encode texts; the network sorts them by tokens, so that a batch pads little.
 
         Args:
             texts: cleaned by the caller (`akosha.transforms.cleaning.clean`); what lies beyond 256 tokens is ignored.
@@ -71,19 +83,8 @@ class SentenceEncoder:
         Raises:
             IntegrityError: the model gave a vector of another shape or a value that is not finite.
         """
-        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        order = sorted(range(len(texts)), key=lambda index: (-len(texts[index]), index))
-        for start in range(0, len(order), BATCH_SIZE):
-            rows = order[start : start + BATCH_SIZE]
-            encoded = self.network.encode(
-                [texts[row] for row in rows],
-                batch_size=BATCH_SIZE,
-                convert_to_numpy=True,
-                normalize_embeddings=True,
-                show_progress_bar=False,
-            )
-            vectors[rows] = _checked(np.asarray(encoded, dtype=np.float32), (len(rows), self.dimension))
-        return vectors
+        token_ids = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        return _checked(self.network.vectors(token_ids), (len(texts), self.dimension))
 
 
 def _checked(vectors: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -94,24 +95,63 @@ def _checked(vectors: NDArray[np.float32], shape: tuple[int, int]) -> NDArray[np
 
 
 def load_encoder() -> Encoder:
-    """Check the installed weights, then load them on the CPU. Nothing is fetched from a network.
+    """Check the installed weights, then load them on the CPU in float32. Nothing is fetched from a network.
 
     Raises:
-        ConfigurationError: the package of the weights or ``sentence-transformers`` is not installed.
+        ConfigurationError: the package of the weights, torch or the tokenizer is not installed.
         IntegrityError: a file of the model differs from what is declared; nothing was loaded.
     """
     folder = check_weights()
-    # Read at import by the libraries below; without it a hub is asked about a model that lies on the disk.
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    network = _network_module()
+    weights = network.load_weights(folder / model(MODEL_ID)["weights"]["file"])
+    return TextEncoder(_tokenizer(folder), network.Network(weights, network.FloatProduct))
+
+
+def load_lane_encoder() -> Encoder:
+    """The fastest declared way that is true to float32 on this processor; its `model_id` says which one it is.
+
+    That is `LANE_MODEL_ID` where 8-bit products are faster and the declared texts come out within the declared cosine,
+    else the reference `MODEL_ID`.
+
+    Raises:
+        ConfigurationError, IntegrityError: as `load_encoder`.
+    """
+    folder = check_weights()
+    network = _network_module()
+    weights = network.load_weights(folder / model(MODEL_ID)["weights"]["file"])
+    tokenizer = _tokenizer(folder)
+    reference = TextEncoder(tokenizer, network.Network(weights, network.FloatProduct))
+    if not network.codes_are_faster():
+        return reference
+    lane = TextEncoder(tokenizer, network.Network(weights, network.CodeProduct), LANE_MODEL_ID)
+    return lane if is_true_to(reference, lane) else reference
+
+
+def is_true_to(reference: Encoder, lane: Encoder) -> bool:
+    """Whether every declared check text comes out of `lane` at no less than the declared cosine to `reference`."""
+    check = model(LANE_MODEL_ID)["check"]
+    expected, found = reference.encode(check["texts"]), lane.encode(check["texts"])
+    return bool((np.sum(expected * found, axis=1) >= check["least_cosine"]).all())
+
+
+def _network_module() -> Any:  # noqa: ANN401 - a module
     try:
-        transformers = import_module("sentence_transformers")
+        return import_module("akosha.embedding.network")
     except ImportError as error:
-        message = "sentence-transformers does not import: run `make setup`"
+        message = "torch does not import: run `make setup`"
         raise ConfigurationError(message, found=str(error)) from error
-    network = transformers.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
-    network.max_seq_length = model(MODEL_ID)["max_tokens"]
-    return SentenceEncoder(network)
+
+
+def _tokenizer(folder: Path) -> Any:  # noqa: ANN401 - untyped here, so that importing this module stays cheap
+    try:
+        tokenizers = import_module("tokenizers")
+    except ImportError as error:
+        message = "tokenizers does not import: run `make setup`"
+        raise ConfigurationError(message, found=str(error)) from error
+    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(model(MODEL_ID)["max_tokens"])
+    return tokenizer
 
 
 def check_weights(folder: Path | None = None) -> Path:

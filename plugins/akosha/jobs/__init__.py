@@ -9,7 +9,7 @@ from akosha.jobs.doctor import doctor
 from akosha.jobs.embed import plan_embed
 from akosha.jobs.ingest import plan_ingest, plan_replay
 from akosha.jobs.moves import plan_move
-from akosha.jobs.run import finish, run_all, run_batch
+from akosha.jobs.run import finish, progress_shown, run_all, run_batch
 from akosha.jobs.status import status
 from akosha.jobs.validation import plan_validate
 
@@ -22,6 +22,7 @@ __all__ = [
     "plan_move",
     "plan_replay",
     "plan_validate",
+    "progress_shown",
     "run_all",
     "run_batch",
     "status",

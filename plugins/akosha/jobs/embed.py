@@ -1,67 +1,136 @@
-"""The embedding job: fill missing vectors in hot, within a budget."""
+"""The embedding job: fill missing vectors in hot, and replace clients' vectors of other models, within a budget."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Final
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any, Final
 
 from akosha.embedding.cache import EmbeddingCache
-from akosha.embedding.model import MODEL_ID, load_encoder
+from akosha.embedding.model import load_lane_encoder
+from akosha.embedding.source import VectorSource
 from akosha.errors import UsageError
-from akosha.jobs.plans import TEXTS, Plan, Result, Summary, Work, chosen_shards, open_lake, write_plan, writer_of
+from akosha.jobs.plans import TEXTS, Plan, Result, Summary, Work, chosen_shards, now, open_lake, write_plan, writer_of
 from akosha.lake.documents import Document
 from akosha.lake.lake import Lake
-from akosha.tiers.embed import VectorSource, embed_shard
+from akosha.lake.shard_log import Writer
+from akosha.tiers.embed import ShardEmbedding, client_vectors, embed_shard, replace_vectors
+from akosha.tiers.strangers import SAMPLE_RECORDS, Verdict, due_systems, judge, read_verdicts, remember
 
 JOB: Final = "embed"
 CACHE_FILE: Final = "embeddings.sqlite"
+NAMED_SYSTEMS: Final = 20
 
 
 def plan_embed(run_id: str, *, system: str = "", shard: int | None = None, budget_seconds: float | None = None) -> Plan:
-    """Find shards with records that lack a vector. No model is loaded when there is none.
+    """Find shards with records that lack a vector, and systems whose own vectors are not yet judged.
+
+    No model is loaded when there is neither.
 
     Args:
         run_id: the run.
         system: only this system's shard.
         shard: only this shard, 0-255.
-        budget_seconds: for each batch; None = AKOSHA_EMBED_BUDGET_SECONDS, 0 = no limit.
+        budget_seconds: for all batches of the run, from now on; None = AKOSHA_EMBED_BUDGET_SECONDS, 0 = no limit.
     """
     if budget_seconds is not None and not (math.isfinite(budget_seconds) and budget_seconds >= 0):
         message = f"the budget is a number of seconds, 0 = no limit, found {budget_seconds}"
         raise UsageError(message)
     only = chosen_shards(system, shard)
     lake = open_lake(to_write=True)
+    policy = lake.settings.client_vectors
+    verdicts = {} if policy == "keep" else read_verdicts(lake)
     work = []
     for head in lake.heads():
+        if only is not None and head.shard not in only:
+            continue
         missing = sum(entry.without_vector for entry in head.of_tier("hot"))
-        if missing and (only is None or head.shard in only):
-            work.append(Work(head.shard, missing))
+        due = due_systems(head, verdicts, policy, now())
+        if missing or due:
+            pending = sum(verdicts[name].left for name in due if name in verdicts)
+            work.append(Work(head.shard, missing, missing + pending + SAMPLE_RECORDS * len(due), due))
     budget = lake.settings.embed_budget_seconds if budget_seconds is None else budget_seconds
-    total = sum(part.count for part in work)
-    message = f"{total:,} records in {len(work)} shards have no vector yet"
-    return write_plan(lake, JOB, run_id, work, unit=TEXTS, message=message, budget_seconds=budget)
+    return write_plan(lake, JOB, run_id, work, unit=TEXTS, message=_said(work), budget_seconds=budget)
 
 
 def run_batch(lake: Lake, plan: Document, batch: int) -> Result:
-    """Embed what is missing in the shards of one batch."""
-    budget = float(plan["parameters"]["budget_seconds"])
-    deadline = time.monotonic() + budget if budget else None
+    """Embed what is missing in the shards of one batch; then judge clients' vectors, and replace those of other models."""
+    parts = plan["batches"][batch]
     writer = writer_of(lake, plan)
+    missing = sum(entry.without_vector for part in parts for entry in lake.shard(part["shard"]).head().of_tier("hot"))
     with EmbeddingCache(lake.settings.cache / CACHE_FILE) as cache:
-        source = VectorSource(cache, load_encoder, MODEL_ID, deadline)
-        outcomes = [asdict(embed_shard(lake, part["shard"], source, writer)) for part in plan["batches"][batch]]
+        source = VectorSource(cache, load_lane_encoder, deadline=_deadline(plan), expected=missing)
+        filled = [embed_shard(lake, part["shard"], source, writer) for part in parts]
+        outcomes = [
+            asdict(done) | _strangers(lake, done, part["items"] or [], source, writer)
+            for done, part in zip(filled, parts, strict=True)
+        ]
     return {"batch": batch, "shards": outcomes}
 
 
 def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
-    """Add up the outcomes of all batches."""
-    del lake, plan
+    """Add up the outcomes of all batches, and remember what was found of clients' vectors."""
+    del plan
     outcomes = [outcome for result in results for outcome in result["shards"]]
-    counts = {name: sum(outcome[name] for outcome in outcomes) for name in ("embedded", "from_cache", "left")}
+    verdicts = [Verdict(**verdict) for outcome in outcomes for verdict in outcome["verdicts"]]
+    remember(lake, verdicts)
+    foreign = {verdict.system_id: verdict.replaced for verdict in verdicts if verdict.finding == "foreign"}
+    names = ("embedded", "from_cache", "left", "replaced", "to_replace")
+    counts = {name: sum(outcome[name] for outcome in outcomes) for name in names}
+    counts |= {"judged": len(verdicts), "foreign": len(foreign)}
     message = (
         f"{counts['embedded']:,} vectors filled ({counts['from_cache']:,} from the cache), {counts['left']:,} left"
     )
-    return {"message": message, "counts": counts, "rows_changed": counts["embedded"]}
+    if foreign:
+        message += (
+            f"; {counts['replaced']:,} vectors of another model replaced, {counts['to_replace']:,} left, "
+            f"sent by {', '.join(sorted(foreign)[:NAMED_SYSTEMS])}"
+        )
+    return {
+        "message": message,
+        "counts": counts,
+        "foreign": foreign,
+        "rows_changed": counts["embedded"] + counts["replaced"],
+    }
+
+
+def _said(work: Sequence[Work]) -> str:
+    missing, due = sum(part.count for part in work), sum(len(part.items) for part in work)
+    message = f"{missing:,} records in {sum(1 for part in work if part.count)} shards have no vector yet"
+    return message + (f"; {due:,} systems are to be looked at for vectors of another model" if due else "")
+
+
+def _deadline(plan: Document) -> float | None:
+    """When the run's budget ends, on this process's monotonic clock. It runs from the plan, for all batches together."""
+    budget = float(plan["parameters"]["budget_seconds"])
+    if not budget:
+        return None
+    spent = (now() - datetime.fromisoformat(plan["planned_at"])).total_seconds()
+    return time.monotonic() + budget - spent
+
+
+def _strangers(
+    lake: Lake, done: ShardEmbedding, due: Sequence[str], source: VectorSource, writer: Writer
+) -> dict[str, Any]:
+    """Judge the systems that are due in a shard and replace what is foreign, as far as the budget lasts."""
+    if not due or source.exhausted:
+        return {"replaced": 0, "to_replace": 0, "verdicts": []}
+    head = lake.shard(done.shard).head()
+    verdicts = judge(lake, head, due, source, policy=lake.settings.client_vectors, now=writer.now)
+    foreign = [verdict.system_id for verdict in verdicts if verdict.finding == "foreign"]
+    source.expect(sum(verdict.left for verdict in verdicts))
+    replaced = replace_vectors(lake, done.shard, foreign, source, writer)
+    left = client_vectors(lake, lake.shard(done.shard).head(), foreign) if replaced.left else {}
+    settled = [
+        replace(verdict, replaced=max(0, verdict.left - left.get(verdict.system_id, 0)),
+                left=left.get(verdict.system_id, 0)) if verdict.finding == "foreign" else verdict
+        for verdict in verdicts
+    ]  # fmt: skip
+    return {
+        "replaced": replaced.embedded,
+        "to_replace": replaced.left,
+        "verdicts": [asdict(verdict) for verdict in settled],
+    }

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context
 from types import ModuleType
 from typing import Final
 
+from akosha.embedding.source import progress_log
 from akosha.errors import PermanentError, WorkerLostError
 from akosha.jobs import embed, ingest, moves, validation
 from akosha.jobs.plans import Plan, Result, Summary, open_lake, read_plan, require_all_batches, write_summary
@@ -24,7 +26,8 @@ JOBS: Final[dict[str, ModuleType]] = {
     moves.WARM_TO_COLD: moves,
     validation.JOB: validation,
 }
-PARALLEL_WEIGHT: Final = {ingest.JOB: 16_000, moves.HOT_TO_WARM: 20_000, moves.WARM_TO_COLD: 20_000}
+# Embedding computes on one core; a process of its own costs 2.5 CPU-s, as much as 50 texts.
+PARALLEL_WEIGHT: Final = {ingest.JOB: 16_000, embed.JOB: 1_024, moves.HOT_TO_WARM: 20_000, moves.WARM_TO_COLD: 20_000}
 
 
 def run_batch(plan_key: str, batch: int) -> Result:
@@ -84,10 +87,31 @@ def run_all(plan: Plan, *, progress: Callable[[str], None]) -> Summary:
     return finish(plan["plan_key"], _in_processes(plan, workers, progress))
 
 
+@contextmanager
+def progress_shown() -> Iterator[None]:
+    """Within the block, the progress lines of long jobs go to standard error, also from the processes they start."""
+    handler = _show_progress()
+    try:
+        yield
+    finally:
+        progress_log.removeHandler(handler)
+        progress_log.propagate = True
+
+
+def _show_progress() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("  %(message)s"))
+    progress_log.addHandler(handler)
+    progress_log.setLevel(logging.INFO)
+    progress_log.propagate = False  # a root handler would show them a second time
+    return handler
+
+
 def _in_processes(plan: Plan, workers: int, progress: Callable[[str], None]) -> list[Result]:
     results: list[Result] = []
     failures: list[Exception] = []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    shown = _show_progress if progress_log.handlers else None
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=shown) as pool:
         running = {pool.submit(run_batch, plan["plan_key"], batch["batch"]): batch for batch in plan["batches"]}
         for future in as_completed(running):
             error = future.exception()

@@ -11,6 +11,7 @@ from akosha.jobs.plans import open_lake
 from akosha.lake.commits import TIERS, Commit, Tier
 from akosha.lake.documents import unseal
 from akosha.lake.lake import Lake
+from akosha.tiers.strangers import read_verdicts
 from akosha.uploads.quarantine import count_by_reason
 from akosha.uploads.refused_rows import refused_rows_keys
 
@@ -32,6 +33,9 @@ def status() -> dict[str, Any]:
         "graphs": _graphs(heads),
         "tiers": {kind: _figures(heads, kind) for kind in KINDS},
         "without_vector": sum(e.without_vector for head in heads for e in head.of_tier("hot")),
+        "foreign_vectors": {
+            verdict.system_id: verdict.left for verdict in read_verdicts(lake).values() if verdict.finding == "foreign"
+        },
         "quarantined": sum(reasons.values()),
         "quarantine_reasons": reasons,
         "refused_rows_documents": sum(1 for _ in refused_rows_keys(lake.store)),

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from akosha.embedding.model import MODEL_ID
+from akosha.embedding.model import OUR_MODELS
 from akosha.lake.columns import codes_of, vectors_of
 from akosha.lake.commits import Commit, FileEntry
 from akosha.lake.files import ROW
@@ -76,7 +76,7 @@ def _with_value(table: pa.Table, name: str) -> pa.Table:
 
 def _chosen(sample: pa.Table) -> pa.Table:
     """One row for each text with a comparable vector, in order of digests, up to the limit."""
-    comparable = pc.is_in(sample.column("embedding_model"), pa.array([CLIENT_MODEL, MODEL_ID]))
+    comparable = pc.is_in(sample.column("embedding_model"), pa.array([CLIENT_MODEL, *OUR_MODELS]))
     ours = sample.filter(comparable)
     digests = ours.column("content_sha256").to_pylist()
     first = dict(zip(reversed(digests), range(len(digests) - 1, -1, -1), strict=True))

@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from akosha.embedding.model import MODEL_ID
+from akosha.embedding.model import OUR_MODELS
 from akosha.errors import IntegrityError, ObjectMissingError, UsageError
 from akosha.lake.commits import Commit, FileEntry
 from akosha.lake.files import ROW
@@ -25,7 +25,7 @@ from akosha.lake.schemas import CLIENT_MODEL, DIMENSION
 from akosha.search.query import SEARCHED, Hit, Place, SearchQuery, SearchResult
 from akosha.search.sidecars import Sidecar, Sidecars
 
-COMPARABLE: Final = (CLIENT_MODEL, MODEL_ID)
+COMPARABLE: Final = (CLIENT_MODEL, *OUR_MODELS)
 # 512 rows as float32 are 768 KiB and stay in a core's second-level cache: 150 ms per million vectors on one core,
 # against 900 ms in blocks of 8,192 rows, which travel to memory and back.
 BLOCK_ROWS: Final = 512
