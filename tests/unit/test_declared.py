@@ -14,7 +14,7 @@ from akosha.embedding import model as embedding
 from akosha.errors import ConfigurationError
 from akosha.lake.sql import statement
 from akosha.transforms import cleaning, fingerprints, quantization, sentences, signs, summaries
-from akosha.uploads import prepare, reader, sources
+from akosha.uploads import payload, prepare, reader, sources
 
 CODE_IDS = {
     "codec": quantization.CODEC_ID,
@@ -36,7 +36,7 @@ RELEASED = {
     "ingest-figures-v1": "786ff3f1a1723e32c3b2653230e4086be714a32200ddda323268d138f2e83150",
     "int8-symmetric-v1": "41a21488895d33bcbdab3beacf2c0e9af361cb6d93845476648f93947ed684f5",
     "minhash-affine32-byte8-v1": "52eb939779a6c6831de4def51a19ff58bc7033bbc34d4b94c11a77b0da5a07ad",
-    "quality-rules-v1": "9697b2e4dd3bbcf6728e924fcc4cf6d14f7b30fc80488bf05f5e37b067c0c631",
+    "quality-rules-v1": "722674a7abf73cbd3c6b98af9032db6add869e1315f606c32418167d31114191",
     "sign-centred-v1": "9361ce1bc9aef4a6fe51085aaeeec35aa124feb9ec58c9fba59cc3427e7da014",
     "tf-mmr-3-v1": "0c4fba4b15fe6640ab511bcda44aa3bddc51ceb8743598ab3c961432a4e49114",
 }
@@ -97,6 +97,9 @@ def test_the_rules_that_are_checked_are_the_rules_that_are_declared() -> None:
     """The other way round as well: no code in the code that is not declared."""
     refusing = set(re.findall(r"THEN '([a-z]+-[a-z]+)'", statement("source_rows")))
     refusing |= set(re.findall(r'"([a-z]+-[a-z]+)"', inspect.getsource(prepare._once)))
+    refusing |= set(re.findall(r'"refused": "([a-z-]+)"', inspect.getsource(payload._row)))
+    refusing |= set(re.findall(r'return "([a-z-]+)"', inspect.getsource(payload._refusal)))
+    refusing |= set(re.findall(r'"([a-z]+-key)"', inspect.getsource(payload._row)))
     dropping = set(re.findall(r'"(vector-[a-z-]+)"', inspect.getsource(sources)))
     assert refusing == rule_codes("refuse-row")
     assert dropping == rule_codes("drop-vector")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from akosha.uploads import payload
 from akosha.uploads.payload import PayloadError, extract_memories
-from akosha.uploads.reader import ROWS_SCHEMA, LimitError, Limits
+from akosha.uploads.reader import KEY_ROWS, TEXT_ROWS, LimitError, Limits
 
 LIMITS = Limits(1 << 30, 64 << 20, 10_000)
 VECTOR = [0.5] * 384
@@ -23,14 +24,27 @@ VECTOR = [0.5] * 384
 def extract(folder: Path, data: bytes | str, limits: Limits = LIMITS) -> list[dict[str, Any]]:
     source = folder / "memories.json"
     source.write_bytes(data.encode() if isinstance(data, str) else data)
-    (folder / "000.arrow").unlink(missing_ok=True)
-    reply = extract_memories(source, folder, limits)
-    with pa.OSFile(str(folder / "000.arrow")) as opened, pa.ipc.open_file(opened) as file:
-        assert file.schema == ROWS_SCHEMA
+    reply = extract_memories(None, source, folder, limits)
+    assert reply["complete"]
+    keys, texts = (read(folder / f"000.{name}.arrow", of) for name, of in (("keys", KEY_ROWS), ("rows", TEXT_ROWS)))
+    assert reply["tables"] == [{"name": "conversations", "rows": keys.num_rows}]
+    assert keys.column("source_row").to_pylist() == list(range(keys.num_rows)) == texts.column("source_row").to_pylist()
+    rows = [key | text for key, text in zip(keys.to_pylist(), texts.to_pylist(), strict=True)]
+    for row in rows:
+        content = row["content"]
+        assert row.pop("content_sha256") == (hashlib.sha256(content.encode()).digest() if content is not None else None)
+        assert len(row.pop("details_sha256")) == 32
+        assert row.pop("has_vector") == (row["embedding"] is not None)
+        del row["source_row"]
+    return rows
+
+
+def read(path: Path, of: pa.Schema) -> pa.Table:
+    with pa.OSFile(str(path)) as opened, pa.ipc.open_file(opened) as file:
+        assert file.schema == of
         rows = file.read_all()
     rows.validate(full=True)
-    assert reply["tables"] == [{"name": "conversations", "rows": rows.num_rows}]
-    return rows.to_pylist()
+    return rows
 
 
 def rows_of(folder: Path, *items: Any) -> list[dict[str, Any]]:
@@ -197,7 +211,7 @@ def test_limits_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_what_else_the_document_has_is_named(tmp_path: Path):
     source = tmp_path / "memories.json"
     source.write_text('\ufeff{"a": [1], "conversations": [], "\\ud800": 2}', encoding="utf-8")
-    assert extract_memories(source, tmp_path, LIMITS)["ignored"] == ["'a'", "'\\ud800'"]
+    assert extract_memories(None, source, tmp_path, LIMITS)["ignored"] == ["'a'", "'\\ud800'"]
 
 
 JSON = st.recursive(
