@@ -78,7 +78,7 @@ def test_a_run_with_nothing_new_takes_nothing_and_says_what_it_asked_for(lake: I
     assert counts(summary, "due", "uploads", "applied", "systems_listed") == (0, 0, 0, 1)
     assert lake.heads() == heads
     # State and heads, folders, one system, its memos.
-    assert summary["counts"]["requests"] == summary["counts"]["requests_for_heads"] + 3
+    assert summary["counts"]["requests"] == summary["counts"]["requests_for_heads"] + 4
     assert f"{summary['counts']['requests']} requests" in summary["message"]
 
 
@@ -187,7 +187,7 @@ def test_an_event_wakes_one_system_and_costs_one_listing(s3: Installation):
         put(s3, f"machine-{number}", NOW - HOUR, note("n-1", f"Note of {number}."))
     summary = s3.ingest(listing="auto", wake=["machine-3"])
     assert counts(summary, "due", "new", "parts_listed") == (1, 1, 1)
-    assert summary["counts"]["requests"] - summary["counts"]["requests_for_heads"] == 3, "two days of memos"
+    assert summary["counts"]["requests"] - summary["counts"]["requests_for_heads"] == 4, "two days of memos, and quarantine"
     assert counts(s3.ingest(), "due", "new") == (11, 11)
 
 
