@@ -187,7 +187,9 @@ def test_an_event_wakes_one_system_and_costs_one_listing(s3: Installation):
         put(s3, f"machine-{number}", NOW - HOUR, note("n-1", f"Note of {number}."))
     summary = s3.ingest(listing="auto", wake=["machine-3"])
     assert counts(summary, "due", "new", "parts_listed") == (1, 1, 1)
-    assert summary["counts"]["requests"] - summary["counts"]["requests_for_heads"] == 4, "two days of memos, and quarantine"
+    assert summary["counts"]["requests"] - summary["counts"]["requests_for_heads"] == 4, (
+        "two days of memos, and quarantine"
+    )
     assert counts(s3.ingest(), "due", "new") == (11, 11)
 
 

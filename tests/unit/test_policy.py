@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from akosha.errors import IntegrityError
+from akosha.errors import CommitConflictError, IntegrityError
 from akosha.lake.documents import seal
 from akosha.lake.layout import policy_key
 from akosha.lake.local_store import LocalStore
-from akosha.lake.policy import Policy, read_policy, write_first_policy
+from akosha.lake.policy import Policy, read_policy, write_first_policy, write_next_policy
 from akosha.settings import Settings
 
 NOW = datetime(2026, 11, 20, 2, 30, tzinfo=UTC)
@@ -58,3 +58,20 @@ def test_a_damaged_policy_stops_the_job(store: LocalStore):
     store.put(policy_key(1), store.get(policy_key(1)).replace(b"0.1", b"0.2"))
     with pytest.raises(IntegrityError):
         read_policy(store, SETTINGS)
+
+
+def test_the_next_policy_keeps_the_ages_and_says_whose_absent_records_go(store: LocalStore):
+    write_first_policy(store, now=NOW)
+    assert write_next_policy(store, {"laptop-7": True, "laptop-8": True}, now=NOW) == 2
+    assert write_next_policy(store, {"laptop-8": False}, now=NOW) == 3
+    policy = read_policy(store, SETTINGS)
+    assert (policy.number, policy.delete_absent) == (3, frozenset({"laptop-7"}))
+    assert (policy.hot_days, policy.warm_days) == (5, 50)
+
+
+def test_a_policy_that_somebody_else_wrote_is_never_replaced(store: LocalStore, monkeypatch: pytest.MonkeyPatch):
+    write_first_policy(store, now=NOW)
+    monkeypatch.setattr(store, "put_if_absent", lambda key, data: False)
+    with pytest.raises(CommitConflictError, match="same moment"):
+        write_next_policy(store, {"laptop-7": True}, now=NOW)
+    assert read_policy(store, SETTINGS).number == 1

@@ -48,6 +48,14 @@ def doctor(options: argparse.Namespace) -> int:
     return OK if answer["ok"] else FAILED
 
 
+def policy_set(options: argparse.Namespace) -> int:
+    """Write the next policy."""
+    from akosha.jobs import reading
+
+    answer = reading.policy_set(options.delete_absent, options.keep_absent)
+    return _print(options, answer, (f"{name:18} {value}" for name, value in answer.items()))
+
+
 def policy_show(options: argparse.Namespace) -> int:
     """The policy in force."""
     from akosha.jobs import reading

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from akosha.declared import model
+from akosha.errors import CommitConflictError
 from akosha.lake import layout
 from akosha.lake.documents import Document, seal, unseal
 from akosha.lake.objects import ObjectStore
@@ -50,10 +52,7 @@ def write_first_policy(store: ObjectStore, *, now: datetime) -> None:
 
 def read_policy(store: ObjectStore, settings: Settings) -> Policy:
     """The newest policy. Ages that it leaves null come from AKOSHA_HOT_DAYS and AKOSHA_WARM_DAYS."""
-    newest = ""
-    for found in store.list(layout.POLICY_PREFIX):
-        newest = max(newest, found.key)
-    document = unseal(store.get(newest), kind="policy", key=newest) if newest else {"number": 0, **_declared_default()}
+    document = _newest(store)
     hot, warm = document["hot_days"], document["warm_days"]
     return Policy(
         number=int(document["number"]),
@@ -65,6 +64,43 @@ def read_policy(store: ObjectStore, settings: Settings) -> Policy:
             system_id for system_id, own in document.get("systems", {}).items() if own.get("delete_absent", False)
         ),
     )
+
+
+def write_next_policy(store: ObjectStore, delete_absent: Mapping[str, bool], *, now: datetime) -> int:
+    """Put the next policy: the newest one with what is said of some systems changed. Returns its number.
+
+    Args:
+        store: the lake's.
+        delete_absent: for some systems, whether their records go away when their newest upload lacks them.
+        now: when it is made.
+
+    Raises:
+        CommitConflictError: somebody else put a policy at the same moment.
+    """
+    newest = _newest(store)
+    systems = {name: dict(own) for name, own in newest.get("systems", {}).items()}
+    for system_id, deletes in delete_absent.items():
+        systems.setdefault(system_id, {})["delete_absent"] = deletes
+    number = int(newest["number"]) + 1
+    kept = {name: value for name, value in newest.items() if name != "sha256"}
+    document: Document = {
+        **kept,
+        "format": "akosha-policy/1",
+        "number": number,
+        "made_at": now.isoformat(),
+        "systems": systems,
+    }
+    if not store.put_if_absent(layout.policy_key(number), seal(document)):
+        message = "another policy was written at the same moment; look at `akosha policy show` and try again"
+        raise CommitConflictError(message, number=number)
+    return number
+
+
+def _newest(store: ObjectStore) -> Document:
+    newest = max((found.key for found in store.list(layout.POLICY_PREFIX)), default="")
+    if not newest:
+        return {"number": 0, **_declared_default()}
+    return unseal(store.get(newest), kind="policy", key=newest)
 
 
 def _declared_default() -> Document:
