@@ -30,7 +30,7 @@ from akosha.lake.layout import REFUSED_ROWS_MARK, shard_of
 from akosha.quality.fsck import fsck
 from akosha.uploads.memos import read_memo
 from akosha.uploads.reader import RULES_ID
-from akosha.uploads.sandbox import Reading, Sandbox
+from akosha.uploads.sandbox import Form, Reading, Sandbox
 
 KINDS: Final = (*mutation_bytes.KINDS, *mutation_manifests.KINDS, *mutation_crafted.KINDS)
 BATCH: Final = 250
@@ -290,5 +290,5 @@ class SmallSandbox(Sandbox):
         super().__init__(timeout_seconds=30, max_rows=100_000, max_output_bytes=48 << 20)
         self.inline_rows = inline_rows
 
-    def read(self, database: Path, out_dir: Path, *, inline_rows: int = 0) -> Reading:
-        return super().read(database, out_dir, inline_rows=self.inline_rows)
+    def read(self, database: Path, out_dir: Path, *, inline_rows: int = 0, form: Form = "keys") -> Reading:
+        return super().read(database, out_dir, inline_rows=self.inline_rows, form=form)

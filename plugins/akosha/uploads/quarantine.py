@@ -40,6 +40,8 @@ WHAT_TO_DO: Final[Mapping[str, str]] = {
     "not-a-database": _AGAIN,
     "size-mismatch": _AGAIN,
     "checksum-mismatch": _AGAIN,
+    "count-mismatch": _AGAIN,
+    "invalid-payload": _AGAIN,
     "unknown-tables": "if the client is newer, update Akosha and replay",
     "timeout": "replay when the machine is idle; if it repeats, the file is hostile or broken",
     "unreadable": f"{_AGAIN}; if it repeats, keep the file as evidence",
