@@ -83,7 +83,7 @@ def test_a_large_upload_of_which_a_few_rows_are_new_reads_only_those(installatio
     assert ingest(installation, sandbox, upload(installation, snapshot(LARGE))).new == LARGE
     assert sandbox.asked == [{TABLE: [(0, LARGE - 1)]}]
     outcome = ingest(installation, sandbox, upload(installation, snapshot(LARGE + 3), NOW + timedelta(hours=1)))
-    assert (outcome.new, outcome.kept, outcome.rows_read) == (3, LARGE, LARGE + 3)
+    assert (outcome.new, outcome.unchanged_rows, outcome.rows_read) == (3, LARGE, LARGE + 3)
     assert sandbox.asked[1:] == [{TABLE: [(LARGE, LARGE + 2)]}]
     texts = {row["record_id"]: row["content"] for row in installation.export().to_pylist()}
     assert texts == {f"r{number}": f"note {number}" for number in range(LARGE + 3)}
@@ -95,7 +95,7 @@ def test_a_large_upload_of_which_nothing_is_new_reads_no_text(installation: Inst
         {TABLE: ROWS.format(text="'note ' || i", count=LARGE).replace(" FROM", ", 5 AS access_count FROM")}
     )
     outcome = ingest(installation, sandbox, upload(installation, counted, NOW + timedelta(hours=1)))
-    assert (outcome.applied, outcome.kept, len(sandbox.asked)) == (1, LARGE, 1)
+    assert (outcome.applied, outcome.unchanged_rows, len(sandbox.asked)) == (1, LARGE, 1)
 
 
 def test_a_small_upload_is_read_at_once(installation: Installation, sandbox: Watched):
@@ -173,7 +173,7 @@ def test_a_file_that_gives_other_rows_the_second_time_is_damaged(
     other: str, prepared: PreparedUpload, sandbox: Watched, tmp_path: Path
 ):
     """I5: nothing of such an upload is taken."""
-    database_path = prepared.fetched.database
+    database_path = prepared.fetched.records
     assert database_path is not None
     (tmp_path / "other.duckdb").write_bytes(database({TABLE: other}))
     shutil.move(tmp_path / "other.duckdb", database_path)

@@ -26,7 +26,7 @@ from akosha import jobs
 from akosha.declared import model
 from akosha.jobs import ingest
 from akosha.lake.lake import Lake
-from akosha.lake.layout import REFUSED_ROWS_MARK, shard_of
+from akosha.lake.layout import MEMO_PREFIX, QUARANTINE_PREFIX, REFUSED_ROWS_MARK, shard_of
 from akosha.quality.fsck import fsck
 from akosha.uploads.memos import read_memo
 from akosha.uploads.reader import RULES_ID
@@ -137,7 +137,7 @@ class Corpus:
         self._judge(installation, attempts)
         with installation.applied():
             assert jobs.plan_ingest("again", listing="full")["counts"]["due"] == 0
-        findings = [found for found in fsck(lake, read_data=True).findings if not found.key.endswith(REFUSED_ROWS_MARK)]
+        findings = fsck(lake, read_data=True).findings
         assert not findings, findings
         shutil.rmtree(self._folder)
         self._folder.mkdir()
@@ -154,7 +154,7 @@ class Corpus:
     def _judge(self, installation: Installation, attempts: dict[str, tuple[Case, Attempt]]) -> None:
         memos: dict[str, list[dict[str, Any]]] = {}
         store = installation.lake.store
-        for found in store.list("uploads/"):
+        for found in (*store.list(MEMO_PREFIX), *store.list(QUARANTINE_PREFIX)):
             if not found.key.endswith(REFUSED_ROWS_MARK):
                 memo = read_memo(store, found.key)
                 memos.setdefault(memo["system_id"], []).append(memo)
@@ -256,8 +256,9 @@ def _wrong_times(
 def _memos(lake: Lake, system: str) -> list[str]:
     return [
         found.key
-        for found in lake.store.list(f"uploads/{shard_of(system):03d}/")
-        if read_memo(lake.store, found.key)["system_id"] == system
+        for prefix in (MEMO_PREFIX, QUARANTINE_PREFIX)
+        for found in lake.store.list(f"{prefix}{shard_of(system):03d}/")
+        if not found.key.endswith(REFUSED_ROWS_MARK) and read_memo(lake.store, found.key)["system_id"] == system
     ]
 
 
