@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 EXAMPLES: Final = 5
 MAX_LISTED: Final = 10_000
+_TIMES: Final = ("local_time", "extracted_at", "checkpoint_at")
 _ID_CHARACTERS: Final = 64  # of an id in a report: it may be anything
 
 
@@ -112,18 +113,16 @@ def upload_times(reading: Reading, manifest_us: int) -> InferredTimes:
     Raises:
         InvalidUploadError: as `key_batches`.
     """
-    in_ids = times_in_ids(
-        batch.column("record_id").to_pylist() for table in reading.tables for batch in key_batches(table)
-    )
-    local, extracted, checkpoint = (
-        np.concatenate(
-            [
-                np.empty(0, np.int64),
-                *(_microseconds(batch.column(name)) for table in reading.tables for batch in key_batches(table)),
-            ]
-        )
-        for name in ("local_time", "extracted_at", "checkpoint_at")
-    )
+    columns: dict[str, list[NDArray[np.int64]]] = {name: [np.empty(0, np.int64)] for name in _TIMES}
+
+    def ids() -> Iterator[list[str]]:
+        for batch in (batch for table in reading.tables for batch in key_batches(table)):
+            for name, column in columns.items():
+                column.append(_microseconds(batch.column(name)))
+            yield batch.column("record_id").to_pylist()
+
+    in_ids = times_in_ids(ids())
+    local, extracted, checkpoint = (np.concatenate(columns[name]) for name in _TIMES)
     return infer_times(in_ids, local, extracted, manifest_us, checkpoint)
 
 
