@@ -74,6 +74,7 @@ def arrived(rows: Sequence[Row]) -> pa.Table:
         "position": range(len(rows)),
         "source_table": [row.table for row in rows],
         "record_id": [row.id for row in rows],
+        "content_xxh128": [digest(row.text)[:16] for row in rows],
         "content_sha256": [digest(row.text) for row in rows],
         "details_sha256": [details_digest(row.details) for row in rows],
         "has_vector": [row.vector for row in rows],

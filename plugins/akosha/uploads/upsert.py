@@ -19,11 +19,11 @@ from akosha.lake.schemas import KEYS
 from akosha.lake.sql import statement
 from akosha.transforms.times import EVIDENCE
 
-_UTC: Final = pa.timestamp("us", tz="UTC")
 ARRIVED: Final = pa.schema(
     [
         pa.field("position", pa.int64()),
-        *[KEYS.field(name) for name in ("source_table", "record_id", "content_sha256", "details_sha256", "has_vector")],
+        *[KEYS.field(name) for name in ("source_table", "record_id", "content_xxh128", "content_sha256")],
+        *[KEYS.field(name) for name in ("details_sha256", "has_vector")],
         KEYS.field("created_at"),
         pa.field("rank", pa.int8()),
         KEYS.field("bookkeeping"),
