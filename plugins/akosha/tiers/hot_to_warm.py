@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from akosha.errors import CommitConflictError, IntegrityError, RecallGateError
 from akosha.lake.columns import codes_column, packed_codes, vectors_of
-from akosha.lake.commits import FileEntry
 from akosha.lake.edit import edit_shard
 from akosha.lake.files import ROW, verify_content
 from akosha.lake.lake import Lake
@@ -27,7 +26,7 @@ from akosha.lake.policy import Policy
 from akosha.lake.provenance import about
 from akosha.lake.schemas import ARCHIVE, DIMENSION, WARM
 from akosha.lake.shard_log import Writer
-from akosha.tiers.moves import MAX_REPLANS, ShardMove, StagedMove, concerned
+from akosha.tiers.moves import MAX_REPLANS, Ages, ShardMove, StagedMove, concerned, due_rows
 from akosha.transforms.quantization import dequantize, quantize
 from akosha.transforms.recall import RecallMeasure, measure_gate
 
@@ -60,19 +59,6 @@ class GateSample:
         return measure_gate(vectors, decoded, self._digests)
 
 
-@dataclass(frozen=True, slots=True)
-class Ages:
-    """The instants a move decides with. A record without a vector waits until it is older than `patience`."""
-
-    cutoff: datetime
-    patience: datetime
-
-    @classmethod
-    def of(cls, policy: Policy, as_of: datetime) -> Ages:
-        """Cutoffs of `policy` at `as_of`."""
-        return cls(policy.hot_cutoff(as_of), policy.patience_cutoff(as_of))
-
-
 def move_batch(
     lake: Lake, shards: Sequence[int], policy: Policy, writer: Writer, *, as_of: datetime, dry_run: bool = False
 ) -> tuple[list[ShardMove], RecallMeasure]:
@@ -85,7 +71,7 @@ def move_batch(
         RecallGateError: recall@10 is below AKOSHA_RECALL_FLOOR; nothing of the batch was committed.
         IntegrityError: a source or a read-back does not match; nothing of the shard was committed.
     """
-    ages = Ages.of(policy, as_of)
+    ages = Ages.of(policy, "hot", as_of)
     sample = GateSample()
     with ExitStack() as stack:
         mover = _Mover(lake, ages, policy, stack, dry_run)
@@ -111,7 +97,7 @@ class _Mover:
         edit = self.stack.enter_context(edit_shard(self.lake, head, about()))
         outcome = ShardMove(shard, head.version)
         for entry in concerned(head, "hot", self.ages.cutoff):
-            due, waiting = _due_rows(self.lake, entry, self.ages)
+            due, waiting = due_rows(self.lake, entry, self.ages)
             outcome.waiting += waiting
             if not due.num_rows:
                 continue
@@ -194,14 +180,6 @@ def transform(due: pa.Table, audit_share: float, sample: GateSample) -> tuple[pa
 def in_audit_sample(digests: Sequence[bytes], share: float) -> NDArray[np.bool_]:
     """Which records keep their FLOAT vector: those whose digest, read as a number in 0-1, is below `share`."""
     return np.array([int.from_bytes(digest[:4], "big") < share * 2**32 for digest in digests], dtype=bool)
-
-
-def _due_rows(lake: Lake, entry: FileEntry, ages: Ages) -> tuple[pa.Table, int]:
-    """Rows to move, and how many of that age still wait for a vector."""
-    rows = lake.rows(entry, before=ages.cutoff)
-    patient = pc.less(rows.column("created_at"), pa.scalar(ages.patience, pa.timestamp("us", tz="UTC")))
-    due = rows.filter(pc.or_(pc.is_valid(rows.column("embedding")), patient))
-    return due, rows.num_rows - due.num_rows
 
 
 def _check_bound(vectors: NDArray[np.float32], decoded: NDArray[np.float32], scales: NDArray[np.float32]) -> None:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from akosha.lake.commits import Commit, FileEntry, Tier
 from akosha.lake.edit import ShardEdit
 from akosha.lake.lake import Lake
+from akosha.lake.policy import Policy
 from akosha.lake.schemas import KEY
 
 MAX_REPLANS: Final = 5
@@ -19,6 +20,35 @@ EXAMPLES: Final = 3
 GUESS_EXAMPLES: Final = 5
 GUESSED: Final = ("manifest", "none")  # evidence of a time that no row of the upload has shown; `offset` is measured
 NEAR: Final = timedelta(hours=14)  # no UTC offset is larger: what a wrongly guessed zone can shift across a line
+
+
+@dataclass(frozen=True, slots=True)
+class Ages:
+    """The instants a move out of `tier` decides with.
+
+    `patience` holds in hot only: a record without a vector waits until it is older; None = nothing waits.
+    """
+
+    tier: Tier
+    cutoff: datetime
+    patience: datetime | None
+
+    @classmethod
+    def of(cls, policy: Policy, tier: Tier, as_of: datetime) -> Ages:
+        """Cutoffs of `policy` at `as_of`."""
+        if tier == "hot":
+            return cls(tier, policy.hot_cutoff(as_of), policy.patience_cutoff(as_of))
+        return cls(tier, policy.warm_cutoff(as_of), None)
+
+
+def due_rows(lake: Lake, entry: FileEntry, ages: Ages) -> tuple[pa.Table, int]:
+    """Rows of one file that are to move, with every column; and how many past the line wait for a vector."""
+    rows = lake.rows(entry, before=ages.cutoff)
+    if ages.patience is None:
+        return rows, 0
+    patient = pc.less(rows.column("created_at"), _instant(ages.patience))
+    due = rows.filter(pc.or_(pc.is_valid(rows.column("embedding")), patient))
+    return due, rows.num_rows - due.num_rows
 
 
 @dataclass(slots=True)

@@ -23,7 +23,7 @@ from akosha.lake.policy import Policy
 from akosha.lake.provenance import about
 from akosha.lake.schemas import COLD, SIGN_BYTES
 from akosha.lake.shard_log import Writer
-from akosha.tiers.moves import MAX_REPLANS, ShardMove, concerned
+from akosha.tiers.moves import MAX_REPLANS, Ages, ShardMove, concerned, due_rows
 from akosha.transforms.quantization import dequantize
 from akosha.transforms.signs import sign_bits
 
@@ -39,33 +39,33 @@ def move_batch(
         IntegrityError: a source or a read-back does not match; nothing of the shard was committed.
         CommitConflictError: other writers made the plan obsolete `MAX_REPLANS` times in a row.
     """
-    cutoff = policy.warm_cutoff(as_of)
-    return [_move_shard(lake, shard, cutoff, writer, dry_run=dry_run) for shard in shards]
+    ages = Ages.of(policy, "warm", as_of)
+    return [_move_shard(lake, shard, ages, writer, dry_run=dry_run) for shard in shards]
 
 
-def _move_shard(lake: Lake, shard: int, cutoff: datetime, writer: Writer, *, dry_run: bool) -> ShardMove:
+def _move_shard(lake: Lake, shard: int, ages: Ages, writer: Writer, *, dry_run: bool) -> ShardMove:
     attempt = 1
     while True:
         try:
-            return _try_shard(lake, lake.shard(shard).head(), cutoff, writer, dry_run=dry_run)
+            return _try_shard(lake, lake.shard(shard).head(), ages, writer, dry_run=dry_run)
         except CommitConflictError:
             if attempt == MAX_REPLANS:
                 raise
             attempt += 1
 
 
-def _try_shard(lake: Lake, head: Commit, cutoff: datetime, writer: Writer, *, dry_run: bool) -> ShardMove:
+def _try_shard(lake: Lake, head: Commit, ages: Ages, writer: Writer, *, dry_run: bool) -> ShardMove:
     outcome = ShardMove(head.shard, head.version)
     with edit_shard(lake, head, about()) as edit:
-        for entry in concerned(head, "warm", cutoff):
-            due = lake.rows(entry, before=cutoff)
+        for entry in concerned(head, "warm", ages.cutoff):
+            due, _ = due_rows(lake, entry, ages)
             if not due.num_rows:
                 continue
-            outcome.add(entry, due, without_vector=due.column("codes").null_count, cutoff=cutoff)
+            outcome.add(entry, due, without_vector=due.column("codes").null_count, cutoff=ages.cutoff)
             if not dry_run:
                 edit.put("cold", transform(due))
                 edit.drop(entry, due.column(ROW).to_numpy())
-        outcome.count_kept(lake, head, "warm", cutoff)
+        outcome.count_kept(lake, head, "warm", ages.cutoff)
         outcome.version = edit.publish(OPERATION, writer, counts=outcome.counts()).version
     return outcome
 
