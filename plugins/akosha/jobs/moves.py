@@ -17,19 +17,29 @@ from akosha.jobs.plans import (
     chosen_shards,
     open_lake,
     parse_as_of,
+    policy_of_plan,
     write_plan,
     writer_of,
 )
-from akosha.lake.commits import Tier
 from akosha.lake.documents import Document
 from akosha.lake.lake import Lake
+from akosha.lake.policy import Source
 from akosha.tiers import hot_to_warm, warm_to_cold
 from akosha.tiers.moves import concerned
 
 HOT_TO_WARM: Final = hot_to_warm.OPERATION
 WARM_TO_COLD: Final = warm_to_cold.OPERATION
-COUNTS: Final = ("rows", "waiting", "without_vector", "placed_by_guess", "kept_by_guess", "files", "bytes_read")
-SOURCE: Final[dict[str, Tier]] = {HOT_TO_WARM: "hot", WARM_TO_COLD: "warm"}
+COUNTS: Final = (
+    "rows", "waiting", "without_vector", "placed_by_guess", "kept_by_guess", "unarchived", "files", "bytes_read",
+)  # fmt: skip
+STAYING: Final = {
+    "pinned": "pinned",
+    "held": "held by a promotion",
+    "residence": "in the lake for too short a time",
+    "importance": "important",
+    "access": "accessed lately",
+}
+SOURCE: Final[dict[str, Source]] = {HOT_TO_WARM: "hot", WARM_TO_COLD: "warm"}
 
 
 def plan_move(  # noqa: PLR0913 - the parameters of the form
@@ -63,17 +73,22 @@ def plan_move(  # noqa: PLR0913 - the parameters of the form
     only = chosen_shards(system, shard)
     lake = open_lake(to_write=not dry_run)
     policy = lake.policy()
-    cutoff = policy.hot_cutoff(instant) if kind == HOT_TO_WARM else policy.warm_cutoff(instant)
+    tier = SOURCE[kind]
     work = []
     for head in lake.heads():
-        rows = sum(entry.live_rows for entry in concerned(head, SOURCE[kind], cutoff))
+        rows = sum(entry.live_rows for entry in concerned(head, tier, policy.cutoff(tier, instant, head.keys)))
         if rows and (only is None or head.shard in only):
             work.append(Work(head.shard, rows))
+    cutoff = policy.cutoff(tier, instant).isoformat(timespec="seconds")
     message = (
-        f"{kind} as of {instant.isoformat(timespec='seconds')}: {len(work)} shards hold files with records created before "
-        f"{cutoff.isoformat(timespec='seconds')}" + (" (dry run)" if dry_run else "")
+        f"{kind} as of {instant.isoformat(timespec='seconds')} under policy {policy.number}: {len(work)} shards hold files "
+        f"with records created before {cutoff}"
+        + (", or before the line of a system with its own" if policy.systems else "")
+        + (" (dry run)" if dry_run else "")
     )
-    return write_plan(lake, kind, run_id, work, unit=ROWS, message=message, as_of=instant.isoformat(), dry_run=dry_run)
+    return write_plan(
+        lake, kind, run_id, work, unit=ROWS, message=message, as_of=instant.isoformat(), dry_run=dry_run, policy=policy.number
+    )  # fmt: skip
 
 
 def run_batch(lake: Lake, plan: Document, batch: int) -> Result:
@@ -81,7 +96,7 @@ def run_batch(lake: Lake, plan: Document, batch: int) -> Result:
     shards = [part["shard"] for part in plan["batches"][batch]]
     instant = datetime.fromisoformat(plan["parameters"]["as_of"])
     dry_run = bool(plan["parameters"]["dry_run"])
-    policy, writer = lake.policy(), writer_of(lake, plan)
+    policy, writer = policy_of_plan(lake, plan), writer_of(lake, plan)
     recall: dict[str, Any] | None = None
     if plan["job"] == HOT_TO_WARM:
         outcomes, measure = hot_to_warm.move_batch(lake, shards, policy, writer, as_of=instant, dry_run=dry_run)
@@ -96,12 +111,19 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
     del lake
     outcomes = [outcome for result in results for outcome in result["shards"]]
     counts = {name: sum(outcome[name] for outcome in outcomes) for name in COUNTS}
+    staying = {name: sum(outcome["staying"].get(name, 0) for outcome in outcomes) for name in STAYING}
+    counts |= {f"stay_{name}": rows for name, rows in staying.items() if rows}
     recalls = [result["recall"] for result in results if result.get("recall") and result["recall"]["queries"]]
     dry_run = bool(plan["parameters"]["dry_run"])
     message = f"{counts['rows']:,} records {'would move' if dry_run else 'moved'} {plan['job'].replace('-', ' ')}"
     if counts["waiting"]:
         message += f", {counts['waiting']:,} wait for a vector"
+    for name, rows in staying.items():
+        message += f", {rows:,} stay: {STAYING[name]}" if rows else ""
+    if counts["unarchived"]:
+        message += f", {counts['unarchived']:,} of them without their full text: the archive is off for their system"
     message += _guesses(counts, dry_run=dry_run)
+    message += f" (policy {plan['parameters']['policy']})" if plan["parameters"].get("policy") else ""
     if recalls:
         message += f"; recall@10 at the gate {min(recall['recall'] for recall in recalls):.3f} at least"
         message += "" if all(recall["judged"] for recall in recalls) else " (a small batch is reported, not judged)"

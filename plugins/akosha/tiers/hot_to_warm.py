@@ -26,7 +26,8 @@ from akosha.lake.policy import Policy
 from akosha.lake.provenance import about
 from akosha.lake.schemas import ARCHIVE, DIMENSION, WARM
 from akosha.lake.shard_log import Writer
-from akosha.tiers.moves import MAX_REPLANS, Ages, ShardMove, StagedMove, concerned, due_rows
+from akosha.tiers.due import Due
+from akosha.tiers.moves import MAX_REPLANS, ShardMove, StagedMove, concerned, due_rows
 from akosha.transforms.quantization import dequantize, quantize
 from akosha.transforms.recall import RecallMeasure, measure_gate
 
@@ -71,10 +72,9 @@ def move_batch(
         RecallGateError: recall@10 is below AKOSHA_RECALL_FLOOR; nothing of the batch was committed.
         IntegrityError: a source or a read-back does not match; nothing of the shard was committed.
     """
-    ages = Ages.of(policy, "hot", as_of)
     sample = GateSample()
     with ExitStack() as stack:
-        mover = _Mover(lake, ages, policy, stack, dry_run)
+        mover = _Mover(lake, as_of, policy, stack, dry_run)
         staged = [mover.stage(shard, sample) for shard in shards]
         measure = mover.judge(sample, shards)
         outcomes = [mover.publish(move, writer) for move in staged]
@@ -86,7 +86,7 @@ class _Mover:
     """One batch at work. `stack` keeps the scratch folders of staged files until the batch is done."""
 
     lake: Lake
-    ages: Ages
+    as_of: datetime
     policy: Policy
     stack: ExitStack
     dry_run: bool
@@ -96,19 +96,23 @@ class _Mover:
         head = self.lake.shard(shard).head()
         edit = self.stack.enter_context(edit_shard(self.lake, head, about()))
         outcome = ShardMove(shard, head.version)
-        for entry in concerned(head, "hot", self.ages.cutoff):
-            due, waiting = due_rows(self.lake, entry, self.ages)
-            outcome.waiting += waiting
-            if not due.num_rows:
+        leaving = Due(self.lake, head, self.policy, "hot", self.as_of)
+        for entry in concerned(head, "hot", leaving.cutoff):
+            found = due_rows(self.lake, entry, leaving)
+            outcome.stay(found.staying)
+            if not found.due.num_rows:
                 continue
+            archived = leaving.archiving(found.due)
+            due = archived.rows
             verify_content(due.column("content"), due.column("content_sha256"), where=entry.path)
-            warm, archive = transform(due, self.policy.audit_share, sample)
-            outcome.add(entry, due, without_vector=due.column("embedding").null_count, cutoff=self.ages.cutoff)
+            warm, archive = transform(due, archived.audit_share, sample)
+            outcome.add(entry, due, leaving, without_vector=due.column("embedding").null_count)
+            outcome.unarchived += int((~archived.kept).sum())
             if not self.dry_run:
                 edit.put("warm", warm)
-                edit.put("archive", archive)
+                edit.put("archive", archive.filter(pa.array(archived.kept)))
                 edit.drop(entry, due.column(ROW).to_numpy())
-        outcome.count_kept(self.lake, head, "hot", self.ages.cutoff)
+        outcome.count_kept(self.lake, head, leaving)
         edit.stage()
         return StagedMove(edit, outcome)
 
@@ -150,7 +154,7 @@ class _Mover:
         return move.outcome
 
 
-def transform(due: pa.Table, audit_share: float, sample: GateSample) -> tuple[pa.Table, pa.Table]:
+def transform(due: pa.Table, audit_share: float | NDArray[np.float64], sample: GateSample) -> tuple[pa.Table, pa.Table]:
     """Warm and archive rows (schemas ``WARM`` and ``ARCHIVE``) of hot rows, in their order.
 
     Raises:
@@ -177,9 +181,10 @@ def transform(due: pa.Table, audit_share: float, sample: GateSample) -> tuple[pa
     return warm.select(WARM.names), archive.select(ARCHIVE.names)
 
 
-def in_audit_sample(digests: Sequence[bytes], share: float) -> NDArray[np.bool_]:
-    """Which records keep their FLOAT vector: those whose digest, read as a number in 0-1, is below `share`."""
-    return np.array([int.from_bytes(digest[:4], "big") < share * 2**32 for digest in digests], dtype=bool)
+def in_audit_sample(digests: Sequence[bytes], share: float | NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which records keep their FLOAT vector: those whose digest, read as a number in 0-1, is below `share`, or theirs of it."""
+    numbers = np.frombuffer(b"".join(digest[:4] for digest in digests), ">u4").astype(np.float64)
+    return np.asarray(numbers < share * 2.0**32, dtype=bool)
 
 
 def _check_bound(vectors: NDArray[np.float32], decoded: NDArray[np.float32], scales: NDArray[np.float32]) -> None:

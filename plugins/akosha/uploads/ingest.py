@@ -147,7 +147,7 @@ class Ingester:
             RetryableError: the store or the disk failed; what was committed stays, the rest comes again.
         """
         outcome = IngestOutcome(shard, uploads=len(refs))
-        policy = self.lake.policy()
+        policy = self.lake.policy(self.writer.policy)
         good: list[tuple[UploadRef, datetime]] = []
         for round_refs in rounds(refs):
             with ExitStack() as stack:
@@ -294,7 +294,7 @@ class Ingester:
         self, edit: ShardEdit, upload: _Upload, prepared: PreparedUpload, wanted: pa.Table
     ) -> list[WantedRows]:
         """Put new and changed records into hot; returns the rows whose details live records take."""
-        provenance = provenance_of(upload.fetched)
+        provenance = provenance_of(upload.fetched, self.writer.now)
         upload.vectors, upload.written = RowFaults(), 0
         details = []
         for rows in wanted_rows(prepared, wanted, self.sandbox, upload.vectors):
