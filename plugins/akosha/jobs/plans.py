@@ -55,7 +55,12 @@ def now() -> datetime:
 
 def policy_of_plan(lake: Lake, plan: Document) -> Policy:
     """The policy a run was planned under: one that is written meanwhile counts from the next run on."""
-    return lake.policy(plan["parameters"].get("policy"))
+    return policy_of_parameters(lake, plan["parameters"])
+
+
+def policy_of_parameters(lake: Lake, parameters: Mapping[str, Any]) -> Policy:
+    """The policy that a plan's parameters name; the newest where they name none."""
+    return lake.policy(parameters.get("policy"))
 
 
 def writer_of(lake: Lake, plan: Document) -> Writer:
@@ -101,7 +106,7 @@ def write_plan(
     *,
     unit: Unit,
     message: str,
-    **parameters: str | float | bool | list[str],
+    **parameters: object,
 ) -> Plan:
     """Write the plan of a run and return what travels: key, batch labels, one line.
 
@@ -112,7 +117,7 @@ def write_plan(
         work: one part per shard with something to do.
         unit: what is counted, and the weight that makes a batch.
         message: one line for operators.
-        parameters: kept in the plan for `run_batch`.
+        parameters: kept in the plan for `run_batch`, as JSON; ``estimate`` and ``dry_run`` go on into the summary.
     """
     run = _UNSAFE.sub("-", run_id)
     batches = batches_of(work, lake.settings.batches, unit.per_batch)

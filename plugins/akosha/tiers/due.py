@@ -71,13 +71,19 @@ class Judgement:
 
 
 class Due:
-    """What leaves one tier of one shard at an instant. Reads of the shard only what the policy asks about."""
+    """What leaves one tier of one shard at an instant. Reads of the shard only what the policy asks about.
 
-    def __init__(self, lake: Lake, head: Commit, policy: Policy, tier: Source, as_of: datetime) -> None:
+    `until` bounds a slice of a large move: whatever is due, only records created before it leave.
+    """
+
+    def __init__(
+        self, lake: Lake, head: Commit, policy: Policy, tier: Source, as_of: datetime, until: datetime | None = None
+    ) -> None:
         self.tier: Source = tier
         self.policy = policy
         self.as_of = as_of
-        self.cutoff = policy.cutoff(tier, as_of, head.keys)
+        widest = policy.cutoff(tier, as_of, head.keys)
+        self.cutoff = widest if until is None else min(widest, until)
         self._lake = lake
         self._head = head
         self._as_of_us = microseconds(as_of)
@@ -105,7 +111,8 @@ class Due:
         if not self.policy.systems:
             return pa.scalar(self.cutoff, _UTC)
         days = _RulesOfRows(rows, self.policy).ints(lambda rules: rules.days(self.tier))
-        return pa.array(self._as_of_us - days * DAY_US, pa.int64()).cast(_UTC)
+        lines = np.minimum(self._as_of_us - days * DAY_US, microseconds(self.cutoff))
+        return pa.array(lines, pa.int64()).cast(_UTC)
 
     def archiving(self, rows: pa.Table) -> Archiving:
         """What the archive takes of rows that leave hot, by the policy of their systems."""

@@ -60,10 +60,17 @@ class GateSample:
         return measure_gate(vectors, decoded, self._digests)
 
 
-def move_batch(
-    lake: Lake, shards: Sequence[int], policy: Policy, writer: Writer, *, as_of: datetime, dry_run: bool = False
+def move_batch(  # noqa: PLR0913 - what, by which policy, as of when
+    lake: Lake,
+    shards: Sequence[int],
+    policy: Policy,
+    writer: Writer,
+    *,
+    as_of: datetime,
+    until: datetime | None = None,
+    dry_run: bool = False,
 ) -> tuple[list[ShardMove], RecallMeasure]:
-    """Move what is due in some shards.
+    """Move what is due in some shards; with `until` only records created before it.
 
     Returns:
         one outcome for each shard, and the recall measured over all of them.
@@ -74,7 +81,7 @@ def move_batch(
     """
     sample = GateSample()
     with ExitStack() as stack:
-        mover = _Mover(lake, as_of, policy, stack, dry_run)
+        mover = _Mover(lake, as_of, until, policy, stack, dry_run)
         staged = [mover.stage(shard, sample) for shard in shards]
         measure = mover.judge(sample, shards)
         outcomes = [mover.publish(move, writer) for move in staged]
@@ -87,6 +94,7 @@ class _Mover:
 
     lake: Lake
     as_of: datetime
+    until: datetime | None
     policy: Policy
     stack: ExitStack
     dry_run: bool
@@ -96,7 +104,7 @@ class _Mover:
         head = self.lake.shard(shard).head()
         edit = self.stack.enter_context(edit_shard(self.lake, head, about()))
         outcome = ShardMove(shard, head.version)
-        leaving = Due(self.lake, head, self.policy, "hot", self.as_of)
+        leaving = Due(self.lake, head, self.policy, "hot", self.as_of, self.until)
         for entry in concerned(head, "hot", leaving.cutoff):
             found = due_rows(self.lake, entry, leaving)
             outcome.stay(found.staying)

@@ -31,10 +31,17 @@ from akosha.transforms.signs import sign_bits
 OPERATION: Final = "warm-to-cold"
 
 
-def move_batch(
-    lake: Lake, shards: Sequence[int], policy: Policy, writer: Writer, *, as_of: datetime, dry_run: bool = False
+def move_batch(  # noqa: PLR0913 - what, by which policy, as of when
+    lake: Lake,
+    shards: Sequence[int],
+    policy: Policy,
+    writer: Writer,
+    *,
+    as_of: datetime,
+    until: datetime | None = None,
+    dry_run: bool = False,
 ) -> list[ShardMove]:
-    """Move what is due in some shards; one outcome for each.
+    """Move what is due in some shards, with `until` only records created before it; one outcome for each.
 
     Raises:
         IntegrityError: a source or a read-back does not match; nothing of the shard was committed.
@@ -42,7 +49,7 @@ def move_batch(
     """
 
     def due(head: Commit) -> Due:
-        return Due(lake, head, policy, "warm", as_of)
+        return Due(lake, head, policy, "warm", as_of, until)
 
     return [_move_shard(lake, shard, due, writer, dry_run=dry_run) for shard in shards]
 
