@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import akosha
-from akosha.cli import verbs
+from akosha.cli import policy, verbs
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -31,15 +31,7 @@ def _lake_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     _verb(groups, "init", verbs.init, "create an empty lake at AKOSHA_LAKE_URL")
     _verb(groups, "status", verbs.status, "records, bytes and files per tier, backlog, quarantine, last runs")
     _verb(groups, "doctor", verbs.doctor, "check configuration, store, model, cache and pools")
-    policy = groups.add_parser("policy", help="the policy in force").add_subparsers(metavar="what", required=True)
-    _verb(policy, "show", verbs.policy_show, "print the policy in force")
-    changed = _verb(policy, "set", verbs.policy_set, "write the next policy: whether a system's absent records go away")
-    changed.add_argument(
-        "--delete-absent", action="append", default=[], metavar="SYSTEM", help="what its newest upload lacks goes away"
-    )
-    changed.add_argument(
-        "--keep-absent", action="append", default=[], metavar="SYSTEM", help="nothing goes away (the default)"
-    )
+    policy.add_verbs(groups, _verb)
 
 
 def _job_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -48,22 +48,6 @@ def doctor(options: argparse.Namespace) -> int:
     return OK if answer["ok"] else FAILED
 
 
-def policy_set(options: argparse.Namespace) -> int:
-    """Write the next policy."""
-    from akosha.jobs import reading
-
-    answer = reading.policy_set(options.delete_absent, options.keep_absent)
-    return _print(options, answer, (f"{name:18} {value}" for name, value in answer.items()))
-
-
-def policy_show(options: argparse.Namespace) -> int:
-    """The policy in force."""
-    from akosha.jobs import reading
-
-    answer = reading.policy_show()
-    return _print(options, answer, [f"{name:18} {value}" for name, value in answer.items()])
-
-
 def ingest(options: argparse.Namespace) -> int:
     """Take in what is due."""
     from akosha import jobs
@@ -236,6 +220,11 @@ def _run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
 
 def _run_id() -> str:
     return f"cli-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+
+
+def show(options: argparse.Namespace, answer: dict[str, Any], lines: Iterable[str]) -> int:
+    """Print an answer, for a person or as JSON."""
+    return _print(options, answer, lines)
 
 
 def _print(options: argparse.Namespace, answer: dict[str, Any], lines: Iterable[str]) -> int:

@@ -60,7 +60,7 @@ def policy_of_plan(lake: Lake, plan: Document) -> Policy:
 
 def policy_of_parameters(lake: Lake, parameters: Mapping[str, Any]) -> Policy:
     """The policy that a plan's parameters name; the newest where they name none."""
-    return lake.policy(parameters.get("policy"))
+    return lake.policy(parameters.get("policy") or None)
 
 
 def writer_of(lake: Lake, plan: Document) -> Writer:

@@ -147,7 +147,7 @@ class Ingester:
             RetryableError: the store or the disk failed; what was committed stays, the rest comes again.
         """
         outcome = IngestOutcome(shard, uploads=len(refs))
-        policy = self.lake.policy(self.writer.policy)
+        policy = self.lake.policy(self.writer.policy or None)
         good: list[tuple[UploadRef, datetime]] = []
         for round_refs in rounds(refs):
             with ExitStack() as stack:
