@@ -8,8 +8,6 @@ from typing import Any, Final
 
 from akosha.cli import verbs
 
-Groups = argparse._SubParsersAction[argparse.ArgumentParser]
-AddVerb = Callable[[Groups, str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]
 DEFAULT: Final = "default"
 OFF: Final = "off"
 _SWITCH: Final = {"on": True, OFF: False, DEFAULT: DEFAULT}
@@ -26,7 +24,9 @@ _SHARES: Final = {
 }
 
 
-def add_verbs(groups: Groups, add: AddVerb) -> None:
+def add_verbs(
+    groups: argparse._SubParsersAction[argparse.ArgumentParser], add: Callable[..., argparse.ArgumentParser]
+) -> None:
     """Add ``policy show`` and ``policy set``."""
     policy = groups.add_parser("policy", help="the policy: what ages when").add_subparsers(
         metavar="what", required=True
