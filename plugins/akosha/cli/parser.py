@@ -84,6 +84,10 @@ def _reading_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--since", type=_instant, help="created at this time or later, ISO 8601, UTC if no zone is given"
     )
     search.add_argument("--until", type=_instant, help="created before this time")
+    told = _verb(groups, "explain", verbs.explain, "tell the life of one record: where it is, why, and when it moves")
+    for name, text in (("system", "system id"), ("table", "source table"), ("record", "record id")):
+        told.add_argument(name, help=text)
+    told.add_argument("--as-of", help="whether it is due at this instant, ISO 8601 (default: now)")
     export = _verb(groups, "export", verbs.export, "write every live record to Parquet files")
     export.add_argument("--out", type=Path, required=True, help="a new folder")
     fsck = _verb(groups, "fsck", verbs.fsck, "verify every commit, file, digest and invariant")

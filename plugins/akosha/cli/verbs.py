@@ -132,6 +132,15 @@ def search(options: argparse.Namespace) -> int:
     return _print(options, answer, render.hits(answer))
 
 
+def explain(options: argparse.Namespace) -> int:
+    """Tell the life of one record."""
+    from akosha import jobs
+    from akosha.jobs import explained
+
+    answer = jobs.explain(options.system, options.table, options.record, as_of=options.as_of)
+    return _print(options, answer, explained.lines(answer))
+
+
 def export(options: argparse.Namespace) -> int:
     """Write every live record to Parquet."""
     from akosha.jobs import reading

@@ -7,14 +7,17 @@ the batch labels travel between tasks.
 from akosha.jobs.backfill import plan_backfill
 from akosha.jobs.doctor import doctor
 from akosha.jobs.embed import plan_embed
+from akosha.jobs.explain import explain
 from akosha.jobs.ingest import plan_ingest, plan_replay
 from akosha.jobs.moves import plan_move
+from akosha.jobs.policy import policy_set, policy_show
 from akosha.jobs.run import finish, progress_shown, run_all, run_batch
 from akosha.jobs.status import status
 from akosha.jobs.validation import plan_validate
 
 __all__ = [
     "doctor",
+    "explain",
     "finish",
     "plan_backfill",
     "plan_embed",
@@ -22,6 +25,8 @@ __all__ = [
     "plan_move",
     "plan_replay",
     "plan_validate",
+    "policy_set",
+    "policy_show",
     "progress_shown",
     "run_all",
     "run_batch",
