@@ -197,8 +197,8 @@ def _step(lake: Lake, step: Step, key: Key) -> dict[str, Any]:
         "what": _what(step),
         "content_sha256": step.after.digest if step.after else step.before.digest if step.before else "",
         "uploads": [upload["manifest"] for upload in uploads_of(commit, key[0])],
-        "verified": VERIFIED.get(commit.operation, _READ_BACK) if step.after else "",
-        "recall": _recall(lake, commit),
+        "verified": _verified(step),
+        "recall": _recall(lake, commit) if _arrives(step) else None,
     }
 
 
@@ -212,7 +212,19 @@ def _what(step: Step) -> str:
         return f"its text was replaced: {before.tier} -> {after.tier}"
     if before.tier != after.tier:
         return f"moved {before.tier} -> {after.tier}"
-    return f"written anew in {after.tier}"
+    return f"stayed in {after.tier}, its file was written anew"
+
+
+def _arrives(step: Step) -> bool:
+    """Whether a step put the record, or this revision of it, where it was not before."""
+    before, after = step.before, step.after
+    return after is not None and (before is None or (before.tier, before.digest) != (after.tier, after.digest))
+
+
+def _verified(step: Step) -> str:
+    if step.after is None:
+        return ""
+    return VERIFIED.get(step.commit.operation, _READ_BACK) if _arrives(step) else _READ_BACK
 
 
 def _recall(lake: Lake, commit: Commit) -> float | None:

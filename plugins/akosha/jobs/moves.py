@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,6 +11,8 @@ from typing import Any, Final
 
 from akosha.errors import UsageError
 from akosha.jobs.estimates import estimate
+from akosha.jobs.explain import explain_key
+from akosha.jobs.explained import one_line
 from akosha.jobs.plans import (
     ROWS,
     Plan,
@@ -32,6 +35,9 @@ from akosha.lake.policy import Source
 from akosha.tiers import hot_to_warm, warm_to_cold
 from akosha.tiers.moves import ShardMove, concerned
 
+log = logging.getLogger(__name__)
+
+LOGGED: Final = 3
 HOT_TO_WARM: Final = hot_to_warm.OPERATION
 WARM_TO_COLD: Final = warm_to_cold.OPERATION
 COUNTS: Final = (
@@ -173,7 +179,18 @@ def run_batch(lake: Lake, plan: Document, batch: int) -> Result:
         moved, recall = _move(lake, plan, shards, datetime.fromisoformat(until) if until else None)
         outcomes += moved
         recalls += [recall] if recall else []
+    _log_first(lake, plan, outcomes)
     return {"batch": batch, "shards": [asdict(outcome) for outcome in outcomes], "recalls": recalls, "held": held}
+
+
+def _log_first(lake: Lake, plan: Document, outcomes: Sequence[ShardMove]) -> None:
+    """Say of the first records concerned what `akosha explain` says, where an operator reads the log of the task."""
+    keys = [key for outcome in outcomes for key in outcome.first_records][:LOGGED]
+    for system, table, record in keys:
+        answer = explain_key(
+            lake, (system, table, record), datetime.fromisoformat(plan["parameters"]["as_of"]), history=False
+        )
+        log.info("first record: %s", one_line(answer))
 
 
 def _move(

@@ -90,6 +90,11 @@ def all_documents(store: ObjectStore) -> list[Document]:
     return [_read(store, key) for key in sorted(found.key for found in store.list(layout.POLICY_PREFIX))]
 
 
+def turns_archive_off(document: Values) -> bool:
+    """Whether a policy keeps records of some system out of the archive: then the archive holds fewer than it else must."""
+    return not all(values.get("archive", True) for values in (document, *document.get("systems", {}).values()))
+
+
 def changed_document(before: Document, change: PolicyChange, *, now: datetime) -> Document:
     """The next policy: `before` with a change. Equal to `before` but for its number and time when it changes nothing.
 

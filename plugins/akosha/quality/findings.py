@@ -55,6 +55,9 @@ class FsckReport:
 
     findings: list[Finding] = field(default_factory=list)
     checked: Counter[str] = field(default_factory=Counter)
+    archive_was_off: bool = (
+        False  # by some policy, for some system: only the rows tell what the archive must hold (I11)
+    )
 
     @property
     def ok(self) -> bool:
