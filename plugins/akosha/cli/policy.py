@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 from akosha.cli import verbs
@@ -61,15 +61,15 @@ def add_verbs(
 
 def policy_show(options: argparse.Namespace) -> int:
     """Print a policy."""
-    from akosha.jobs import policy
+    from akosha.jobs import policy, policy_said
 
     answer = policy.policy_show(options.number)
-    return verbs.show(options, answer, shown(answer))
+    return verbs.show(options, answer, policy_said.shown(answer))
 
 
 def policy_set(options: argparse.Namespace) -> int:
     """Change the policy, or say what that would do."""
-    from akosha.jobs import policy
+    from akosha.jobs import policy, policy_said
     from akosha.lake.policy_documents import PolicyChange
 
     fields, systems = _asked(options)
@@ -80,65 +80,13 @@ def policy_set(options: argparse.Namespace) -> int:
         unpin=frozenset((key[0], key[1], key[2]) for key in options.unpin),
     )
     answer = policy.policy_set(change, dry_run=options.dry_run and not options.yes, as_of=options.as_of)
-    return verbs.show(options, answer, changed(answer))
-
-
-def shown(answer: Mapping[str, Any]) -> Iterator[str]:
-    """A policy."""
-    force = "in force" if answer["in_force"] else "no longer in force"
-    yield f"policy {answer['number']}, {force}" + (f", made {answer['made_at'][:19]}" if answer["made_at"] else "")
-    for name, value in answer["rules"].items():
-        origin = answer["from_settings"].get(name, "")
-        yield f"  {name:22}{_said(value)}" + (f"   (from {origin})" if origin else "")
-    for system, own in sorted(answer["systems"].items()):
-        yield f"  only {system}: " + ", ".join(f"{name} {_said(value)}" for name, value in sorted(own.items()))
-    for key in answer["pinned"]:
-        yield f"  pinned {' / '.join(key)}"
-
-
-def changed(answer: Mapping[str, Any]) -> Iterator[str]:
-    """A change to the policy, made or only looked at."""
     if not answer["changes"]:
-        yield answer["message"]
-        return
-    yield f"policy {answer['on']} -> {answer['number']}" + (" (dry run)" if answer["dry_run"] else "")
-    for one in answer["changes"]:
-        yield f"  {_change(one)}"
-    for move, found in answer["moves"].items():
-        yield (
-            f"next night {move.replace('-', ' ')}: {found['after']:,} records leave, {found['before']:,} under policy "
-            f"{answer['on']}; {found['more']:,} more, {found['fewer']:,} fewer"
-        )
-        if found["without_text"]:
-            yield f"  {found['without_text']:,} of them lose their full text for good: the archive is off for their system"
-    if answer["absent"]:
-        yield f"next upload: {answer['absent']:,} records that their system's newest upload lacks go away"
-    yield from _cost(answer)
-    if answer["dry_run"]:
-        yield "nothing was written; to write it, give the same command --yes"
+        closing = []
+    elif answer["dry_run"]:
+        closing = ["nothing was written; to write it, give the same command --yes"]
     else:
-        yield f"policy {answer['number']} is in force: the next run uses it, runs at work keep theirs"
-
-
-def _cost(answer: Mapping[str, Any]) -> Iterator[str]:
-    from akosha.jobs.estimates import lines
-
-    if answer["estimate"]["rows"] or answer["estimate"]["first_records"]:
-        yield from lines(answer["estimate"])
-
-
-def _change(one: Mapping[str, Any]) -> str:
-    if "record" in one:
-        return f"{one['field']} {' / '.join(one['record'])}"
-    whose = f"only {one['system']}: " if one["system"] else ""
-    field = one["field"]
-    return f"{whose}{field} {_said(one['before'], field)} -> {_said(one['after'], field)}"
-
-
-def _said(value: object, field: str = "") -> str:
-    if value is None and field in {"hot_days", "warm_days"}:
-        return f"as AKOSHA_{field.upper()}"
-    return ("on" if value else OFF) if value is None or isinstance(value, bool) else str(value)
+        closing = [f"policy {answer['number']} is in force: the next run uses it, runs at work keep theirs"]
+    return verbs.show(options, answer, [*policy_said.lines(answer), *closing])
 
 
 def _option(name: str) -> str:

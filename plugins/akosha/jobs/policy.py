@@ -7,13 +7,17 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
+import pyarrow.compute as pc
+
 from akosha.errors import CommitConflictError, UsageError
 from akosha.jobs.estimates import estimate
 from akosha.jobs.plans import now, open_lake, parse_as_of
 from akosha.lake.documents import Document
 from akosha.lake.lake import Lake
-from akosha.lake.policy import Policy, Rules, policy_of
+from akosha.lake.layout import shard_of
+from akosha.lake.policy import Key, Policy, Rules, policy_of
 from akosha.lake.policy_documents import (
+    DEFAULT,
     OVERRIDABLE,
     PolicyChange,
     changed_document,
@@ -22,6 +26,7 @@ from akosha.lake.policy_documents import (
     says_the_same,
     write_policy,
 )
+from akosha.lake.schemas import KEY
 from akosha.tiers.policy_effects import MoveEffects, absent_records, policy_effects
 
 MOVES: Final = {"hot": "hot-to-warm", "warm": "warm-to-cold"}
@@ -82,9 +87,40 @@ def policy_set(
         message = f"policy {before['number']} says so already: there is nothing to write"
         return {**answer, "number": answer["on"], "changes": [], "written": False, "message": message}
     answer |= {"changes": list(_changes(before, after)), **_effects(lake, before, after, instant)}
+    answer["unknown"] = [list(key) for key in sorted(change.pin) if not _is_listed(lake, key)]
     if not dry_run:
         write_policy(lake.store, after)
     return {**answer, "written": not dry_run, "message": _message(answer)}
+
+
+def change_of(form: Mapping[str, Any]) -> PolicyChange:
+    """The change that a filled form asks for: fields left empty stay as they are, those under ``reset`` become the default.
+
+    Raises:
+        UsageError: nothing is asked for, or a record is not written as SYSTEM / TABLE / ID.
+    """
+    values = {name: form[name] for name in OVERRIDABLE if form.get(name) is not None}
+    if "archive" in values:
+        values["archive"] = values["archive"] in {True, "on"}
+    values |= dict.fromkeys(form.get("reset") or [], DEFAULT)
+    system = str(form.get("system") or "").strip()
+    systems: dict[str, dict[str, Any]] = {system: values} if system and values else {}
+    for name, deletes in (("delete_absent", True), ("keep_absent", False)):
+        for other in form.get(name) or []:
+            systems.setdefault(other, {})["delete_absent"] = deletes
+    pin, unpin = (frozenset(_record(text) for text in form.get(name) or []) for name in ("pin", "unpin"))
+    if not (values or systems or pin or unpin):
+        message = "the form is empty: fill in what is to change"
+        raise UsageError(message)
+    return PolicyChange({} if system else values, systems, pin, unpin)
+
+
+def _record(text: str) -> Key:
+    parts = [part.strip() for part in text.split(" / ")]
+    if len(parts) != len(KEY) or not all(parts):
+        message = f"a record is written as SYSTEM / TABLE / ID, found {text!r}"
+        raise UsageError(message)
+    return parts[0], parts[1], parts[2]
 
 
 def _effects(lake: Lake, before: Document, after: Document, as_of: datetime) -> dict[str, Any]:
@@ -139,6 +175,13 @@ def _move_said(move: str, found: MoveEffects) -> str:
     fewer = f"{found.fewer:,} fewer" if found.fewer else ""
     difference = ", ".join(part for part in (more, fewer) if part) or "as many as now"
     return f"{found.after:,} records move {move.replace('-', ' ')} ({difference})"
+
+
+def _is_listed(lake: Lake, key: Key) -> bool:
+    """Whether a record lives: a pin with a slip of the pen holds nothing."""
+    keys = lake.keys(lake.shard(shard_of(key[0])).head().keys.get(key[0]))
+    same = pc.and_(pc.equal(keys.column("source_table"), key[1]), pc.equal(keys.column("record_id"), key[2]))
+    return bool(pc.any(same, min_count=0).as_py())
 
 
 def _refuse_shared_deletion(lake: Lake, change: PolicyChange) -> None:
