@@ -35,7 +35,7 @@ class Record:
     access_days: int
     vector_days: int
 
-    def why_it_stays(self, as_of: datetime) -> str:
+    def why_it_stays(self, as_of: datetime) -> str:  # noqa: C901 - one line for each reason
         """The rule of docs/format.md, a sentence at a time."""
         if as_of - self.created <= self.line_days * DAY:
             return "age"

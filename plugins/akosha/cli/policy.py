@@ -136,10 +136,10 @@ def _asked(options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, dict[
         systems.setdefault(system, {})["delete_absent"] = True
     for system in options.keep_absent:
         systems.setdefault(system, {})["delete_absent"] = False
-    if not (values or systems or options.pin or options.unpin):
-        message = "say what is to change, for example --hot-days 14; `akosha policy set --help` lists every field"
-        raise UsageError(message)
     if options.system and not values:
         message = "--system says for whom a value counts: give it with one, for example --system laptop-7 --hot-days 14"
+        raise UsageError(message)
+    if not (values or systems or options.pin or options.unpin):
+        message = "say what is to change, for example --hot-days 14; `akosha policy set --help` lists every field"
         raise UsageError(message)
     return {} if options.system else values, systems

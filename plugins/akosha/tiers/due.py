@@ -172,12 +172,12 @@ class Due:
             if entry is None:
                 continue
             at = np.flatnonzero(pc.equal(rows.column("system_id"), system).to_numpy())
-            wanted = rows.select(["source_table", "record_id"]).take(pa.array(at)).append_column("at", pa.array(at))
+            wanted = rows.select(["source_table", "record_id"]).take(pa.array(at)).append_column("place", pa.array(at))
             path = self._lake.cache.path_of(self._lake.store, entry.path, entry.sha256)
             with duck.connection(path) as con:
                 con.register("wanted", wanted)
                 found = con.sql(statement("due_attention"), params={"keys": str(path)}).to_arrow_table()
-            places = found.column("at").to_numpy()
+            places = found.column("place").to_numpy()
             importance[places] = found.column("importance").fill_null(np.nan).to_numpy()
             accessed[places] = found.column("accessed").cast(pa.timestamp("us")).cast(pa.int64()).fill_null(NEVER)
         return importance, accessed
