@@ -11,6 +11,9 @@ from tests.support.installation import Installation
 from tests.support.uploads import Row, database, memory, put_upload, vectors
 
 from akosha.errors import ShardHeldError, UsageError
+from akosha.jobs import reading
+from akosha.lake.commits import Change
+from akosha.lake.edit import edit_shard
 from akosha.lake.lake import Lake
 from akosha.lake.layout import shard_of
 from akosha.lake.shard_log import Writer
@@ -67,7 +70,9 @@ def test_an_undo_is_a_commit_that_names_what_it_took_back_and_holds_the_shard(in
     undone = undo(installation, 1)
     assert (undone.version, undone.operation, undone.held_by) == (4, "undo", "undo-run")
     assert undone.undo.to_commit_id == log.read(1).commit_id
-    assert [(one.version, one.commit_id) for one in undone.undo.undone] == [(one.version, one.commit_id) for one in before]
+    assert [(one.version, one.commit_id) for one in undone.undo.undone] == [
+        (one.version, one.commit_id) for one in before
+    ]
     assert (undone.files, undone.keys) == (log.read(1).files, log.read(1).keys)
     assert log.head() == undone
     assert ids(installation) == {"id-0"}
@@ -91,12 +96,22 @@ def test_uploads_of_undone_commits_count_as_new_after_the_release(installation: 
 
 
 def test_a_held_shard_refuses_every_writer(installation: Installation):
-    undo(installation, 1)
-    with pytest.raises(ShardHeldError, match=f"shard {SHARD} is held after an undo by run undo-run; `akosha release"):
-        from akosha.lake.edit import edit_shard
-
-        with edit_shard(installation.lake, installation.lake.shard(SHARD).head(), {}):
-            pass
+    lake = installation.lake
+    before = lake.shard(SHARD).head()
+    held = undo(installation, 1)
+    said = f"shard {SHARD} is held after an undo by run undo-run; `akosha release --shard {SHARD}` lets it go"
+    with pytest.raises(ShardHeldError, match=said), edit_shard(lake, held, {}):
+        pass
+    with pytest.raises(ShardHeldError, match=said):
+        lake.shard(SHARD).publish(before, Change("ingest", remove=before.of_tier("hot")[:1]), UNDOER)
+    for job, waiting in (("plan_embed", 0), ("plan_move", 1)):
+        arguments = ["hot-to-warm"] if waiting else []
+        summary = installation.run(
+            job, *arguments, **({"as_of": (NOW + 30 * DAY).isoformat(), "force": True} if waiting else {})
+        )
+        assert summary["ok"]
+        assert (said in summary["message"]) == bool(waiting)
+    assert lake.shard(SHARD).head() == held
 
 
 def test_undoing_the_undo_brings_everything_back(installation: Installation):
@@ -144,8 +159,6 @@ def test_skipped_uploads_wait_in_quarantine_for_a_person(installation: Installat
     put(installation, NOW, 0, 8)
     assert installation.ingest()["counts"]["applied"] == 1
     with installation.applied():
-        from akosha.jobs import reading
-
         found = reading.quarantine_list(reason="undone")
     assert len(found) == 2
     assert "replay" in found[0]["what_to_do"]
@@ -166,7 +179,9 @@ def test_versions_that_cannot_be_gone_back_to_are_refused(installation: Installa
             undo(installation, 2)
     with pytest.raises(UsageError, match="is not held"):
         release(installation)
-    (Path(installation.settings.lake_url.removeprefix("file://")) / "shards/077/commits/99999998-00000001.json").unlink()
+    (
+        Path(installation.settings.lake_url.removeprefix("file://")) / "shards/077/commits/99999998-00000001.json"
+    ).unlink()
     for version in (0, 1):
         with pytest.raises(UsageError, match="not retained any more; the oldest that is is 2"):
             undo(installation, version)

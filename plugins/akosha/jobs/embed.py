@@ -13,7 +13,19 @@ from akosha.embedding.cache import EmbeddingCache
 from akosha.embedding.model import load_lane_encoder
 from akosha.embedding.source import VectorSource
 from akosha.errors import UsageError
-from akosha.jobs.plans import TEXTS, Plan, Result, Summary, Work, chosen_shards, now, open_lake, write_plan, writer_of
+from akosha.jobs.plans import (
+    TEXTS,
+    Plan,
+    Result,
+    Summary,
+    Work,
+    chosen_shards,
+    held_said,
+    now,
+    open_lake,
+    write_plan,
+    writer_of,
+)
 from akosha.lake.documents import Document
 from akosha.lake.lake import Lake
 from akosha.lake.shard_log import Writer
@@ -89,6 +101,7 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
             f"; {counts['replaced']:,} vectors of another model replaced, {counts['to_replace']:,} left, "
             f"sent by {', '.join(sorted(foreign)[:NAMED_SYSTEMS])}"
         )
+    message += held_said(outcomes)
     return {
         "message": message,
         "counts": counts,

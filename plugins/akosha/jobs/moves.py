@@ -15,6 +15,7 @@ from akosha.jobs.plans import (
     Summary,
     Work,
     chosen_shards,
+    held_said,
     open_lake,
     parse_as_of,
     write_plan,
@@ -102,6 +103,7 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
     if counts["waiting"]:
         message += f", {counts['waiting']:,} wait for a vector"
     message += _guesses(counts, dry_run=dry_run)
+    message += held_said(outcomes)
     if recalls:
         message += f"; recall@10 at the gate {min(recall['recall'] for recall in recalls):.3f} at least"
         message += "" if all(recall["judged"] for recall in recalls) else " (a small batch is reported, not judged)"

@@ -163,6 +163,11 @@ def require_all_batches(plan: Document, results: Sequence[Mapping[str, Any]]) ->
         raise PermanentError(message, job=plan["job"], shards=shards)
 
 
+def held_said(outcomes: Iterable[Mapping[str, Any]]) -> str:
+    """What a message adds about shards that are held after an undo; nothing when none is."""
+    return "".join(f"; {outcome['waits_for']}" for outcome in outcomes if outcome.get("waits_for"))
+
+
 def parse_as_of(as_of: str | None, *, force: bool) -> datetime:
     """The instant a job decides with, UTC; the clock when none is given.
 

@@ -41,7 +41,9 @@ def with_holds(held: pa.Table, keys: pa.Table, *, until: datetime, now: datetime
     Returns:
         schema ``HOLDS``, sorted by key.
     """
-    more = keys.select(KEY).append_column("hold_until", pa.repeat(pa.scalar(until, HOLDS.field("hold_until").type), keys.num_rows))
+    more = keys.select(KEY).append_column(
+        "hold_until", pa.repeat(pa.scalar(until, HOLDS.field("hold_until").type), keys.num_rows)
+    )
     everything = pa.concat_tables([held, more.cast(HOLDS)])
     latest = everything.group_by(list(KEY)).aggregate([("hold_until", "max")]).rename_columns([*KEY, "hold_until"])
     alive = latest.filter(pc.greater(latest.column("hold_until"), pa.scalar(now, HOLDS.field("hold_until").type)))

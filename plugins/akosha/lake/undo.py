@@ -147,14 +147,18 @@ def _require_files(lake: Lake, head: Commit, target: Commit) -> None:
         condemned = path in head.condemned
         if condemned or store.stat(path) is None:
             why = "the sweep has condemned one of its files" if condemned else "one of its files is gone"
-            message = f"version {target.version} of shard {head.shard} cannot be gone back to: {why}; choose a newer one"
+            message = (
+                f"version {target.version} of shard {head.shard} cannot be gone back to: {why}; choose a newer one"
+            )
             raise UsageError(message, shard=head.shard, path=path)
 
 
 def _undone(log: ShardLog, head: Commit, target: Commit, pending: tuple[Undone, ...]) -> tuple[Undone, ...]:
     """Commits whose changes the head has, or waits to take in again, and the target does not have. Newest first."""
     kept, left = _lineages(log, target, head)
-    found = {commit.version: Undone(commit.version, commit.commit_id, commit.operation, commit.run_id) for commit in left}
+    found = {
+        commit.version: Undone(commit.version, commit.commit_id, commit.operation, commit.run_id) for commit in left
+    }
     found |= {one.version: one for one in pending if one.version not in kept}
     return tuple(found[version] for version in sorted(found, reverse=True))
 
@@ -182,4 +186,3 @@ def _before(log: ShardLog, commit: Commit) -> Commit:
         return log.read(version)
     except ObjectMissingError:
         return Commit(log.shard, 0)  # swept: older than anything that can be undone
-

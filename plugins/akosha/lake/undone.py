@@ -20,7 +20,9 @@ from akosha.lake.lake import Lake
 SET_ASIDE: Final = "undone"
 TAKEN_IN: Final = frozenset({"applied", "unchanged"})
 _NAMES: Final = ("manifest_key", "etag", "system_id", "upload_id", "shard")
-_MESSAGE: Final = "an operator undid the commit that held this upload and let the shard go without it; replay takes it in"
+_MESSAGE: Final = (
+    "an operator undid the commit that held this upload and let the shard go without it; replay takes it in"
+)
 
 
 def undone_uploads(lake: Lake, held: Commit) -> dict[str, Document]:
@@ -59,7 +61,11 @@ def set_aside(lake: Lake, held: Commit, uploads: Mapping[str, Document], *, run_
     facts: dict[str, Any] = {
         "reason": SET_ASIDE,
         "message": _MESSAGE,
-        "evidence": {"undo_version": str(held.version), "undone_by": held.held_by, "why": held.undo.reason if held.undo else ""},
+        "evidence": {
+            "undo_version": str(held.version),
+            "undone_by": held.held_by,
+            "why": held.undo.reason if held.undo else "",
+        },
         "run_id": run_id,
         "at": at,
         "first_seen": at,
