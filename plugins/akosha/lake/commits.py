@@ -163,8 +163,9 @@ class Commit:
     def paths(self) -> frozenset[str]:
         """Every path that this version names, in both roots."""
         removals = (entry.removal.path for entry in self.files.values() if entry.removal)
-        others = (entry.path for entry in (*self.keys.values(), *self.graphs.values()))
-        return frozenset((*self.files, *removals, *others, *((self.holds.path,) if self.holds else ())))
+        keys = (entry.path for entry in self.keys.values())
+        graphs = (entry.path for entry in self.graphs.values())
+        return frozenset((*self.files, *removals, *keys, *graphs, *((self.holds.path,) if self.holds else ())))
 
     def of_tier(self, *tiers: Tier) -> list[FileEntry]:
         """Files of some tiers in order of their paths."""

@@ -107,7 +107,7 @@ def sweep_shard(lake: Lake, shard: int, writer: Writer, *, now: datetime, dry_ru
     plan = plan_sweep(lake, head, retained, objects, now)
     _count(outcome, plan, objects, head)
     if not dry_run:
-        _carry_out(lake, log, head, plan, objects, outcome, writer)
+        _carry_out(lake, head, plan, objects, outcome, writer)
     return outcome
 
 
@@ -234,18 +234,19 @@ def _bytes(paths: Sequence[str] | frozenset[str], objects: Objects) -> int:
 
 
 def _carry_out(
-    lake: Lake, log: ShardLog, head: Commit, plan: SweepPlan, objects: Objects, outcome: SweepOutcome, writer: Writer
+    lake: Lake, head: Commit, plan: SweepPlan, objects: Objects, outcome: SweepOutcome, writer: Writer
 ) -> None:
     """Documents first, then what only they named, then the commit that condemns: each step stands by itself."""
     for version in (*plan.strays, *plan.versions):
-        lake.store.delete(layout.commit_key(log.shard, version))
+        lake.store.delete(layout.commit_key(head.shard, version))
     for path in plan.delete:
         (lake.cold if objects.files[path][0] == "cold" else lake.store).delete(path)
     if plan.condemn is None:
         return
     counts = {"condemned": outcome.condemned, "deleted": outcome.deleted, "versions": outcome.versions}
     try:
-        outcome.version = log.publish(head, Change(SWEEP, counts=counts, condemn=plan.condemn), writer).version
+        change = Change(SWEEP, counts=counts, condemn=plan.condemn)
+        outcome.version = lake.shard(head.shard).publish(head, change, writer).version
     except ShardHeldError as held:
         outcome.waits_for = held.message
     except CommitConflictError:  # somebody has just named one of them, or swept: the next sweep decides anew

@@ -74,7 +74,7 @@ class PromoteOutcome:
         return {"promoted" if name == "rows" else name: getattr(self, name) for name in names}
 
 
-def promote_shard(
+def promote_shard(  # noqa: PLR0913 - what is brought back, by whom, until when, and how
     lake: Lake,
     shard: int,
     keys: pa.Table,
@@ -144,7 +144,9 @@ class _Promotion:
             self.outcome.in_hot = self._wanted.num_rows - self.outcome.rows
             if self._wanted.num_rows and not dry_run:
                 held = holds(self._lake, self._head)
-                edit.set_holds(with_holds(held, self._wanted, until=self._hold_until, now=writer.now))
+                after = with_holds(held, self._wanted, until=self._hold_until, now=writer.now)
+                if not after.equals(held):
+                    edit.set_holds(after)
                 self.outcome.version = edit.publish(OPERATION, writer, counts=self.outcome.counts()).version
         return self.outcome
 
