@@ -51,6 +51,7 @@ def _job_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default="full",
         help="recent: systems at their turn, from 48 hours before their newest upload; full: everything (default)",
     )
+    ingest.add_argument("--dry-run", action="store_true", help="say what would be taken in, commit nothing")
     backfill = _verb(groups, "backfill", verbs.backfill, "take in uploads of chosen systems and dates once more")
     backfill.add_argument("--system", action="append", default=[], help="only this system; may be repeated")
     backfill.add_argument("--shard", type=int, help="only this shard, 0-255")
@@ -67,6 +68,7 @@ def _job_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     embed.add_argument(
         "--budget-seconds", type=float, default=0, help="stop each batch after this long; 0 = no limit (default)"
     )
+    embed.add_argument("--dry-run", action="store_true", help="say what would be filled, commit nothing")
     moves = groups.add_parser("migrate", help="move aged records").add_subparsers(metavar="move", required=True)
     for kind in ("hot-to-warm", "warm-to-cold"):
         move = _verb(moves, kind, verbs.migrate, f"move what is past its line, {kind.replace('-', ' ')}")

@@ -70,7 +70,9 @@ def ingest(options: argparse.Namespace) -> int:
 
     return _run(
         options,
-        jobs.plan_ingest(_run_id(), system=options.system, shard=options.shard, listing=options.listing),
+        jobs.plan_ingest(
+            _run_id(), system=options.system, shard=options.shard, listing=options.listing, dry_run=options.dry_run
+        ),
     )
 
 
@@ -95,7 +97,13 @@ def embed(options: argparse.Namespace) -> int:
 
     return _run(
         options,
-        jobs.plan_embed(_run_id(), system=options.system, shard=options.shard, budget_seconds=options.budget_seconds),
+        jobs.plan_embed(
+            _run_id(),
+            system=options.system,
+            shard=options.shard,
+            budget_seconds=options.budget_seconds,
+            dry_run=options.dry_run,
+        ),
     )
 
 
@@ -111,6 +119,7 @@ def migrate(options: argparse.Namespace) -> int:
         shard=options.shard,
         dry_run=options.dry_run,
         force=options.force,
+        limit_bytes=0,
     )
     return _run(options, plan)
 

@@ -95,7 +95,7 @@ def write_plan(
     *,
     unit: Unit,
     message: str,
-    **parameters: str | float | bool | list[str],
+    **parameters: object,
 ) -> Plan:
     """Write the plan of a run and return what travels: key, batch labels, one line.
 
@@ -106,7 +106,7 @@ def write_plan(
         work: one part per shard with something to do.
         unit: what is counted, and the weight that makes a batch.
         message: one line for operators.
-        parameters: kept in the plan for `run_batch`.
+        parameters: kept in the plan for `run_batch`, as JSON; ``estimate`` and ``dry_run`` go on into the summary.
     """
     run = _UNSAFE.sub("-", run_id)
     batches = batches_of(work, lake.settings.batches, unit.per_batch)
