@@ -22,6 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
     groups = parser.add_subparsers(metavar="verb", required=True)
     _lake_verbs(groups)
     _job_verbs(groups)
+    _repair_verbs(groups)
     _reading_verbs(groups)
     _demo_verbs(groups)
     return parser
@@ -79,6 +80,37 @@ def _job_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         move.add_argument("--force", action="store_true", help="accept an --as-of more than a day ahead")
     validate = _verb(groups, "validate", verbs.validate, "prove recall and conservation; writes Data Docs")
     validate.add_argument("--as-of", help="recorded with the report (default: now)")
+
+
+def _repair_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    promote = _verb(groups, "promote", verbs.promote, "bring records back to hot, with their full text")
+    promote.add_argument("key", nargs="*", metavar="SYSTEM TABLE ID", help="one record")
+    promote.add_argument("--keys", type=Path, help="a file of keys: system, table and id on a line, separated by tabs")
+    promote.add_argument("--system", default="", help="instead, all aged records of this system")
+    promote.add_argument("--since", help="of these, created at this time or later, ISO 8601")
+    promote.add_argument("--until", help="of these, created before this time")
+    promote.add_argument("--hold-days", type=int, default=30, help="days for which they stay in hot (default 30)")
+    promote.add_argument("--dry-run", action="store_true", help="say what would come back, commit nothing")
+    undo = _verb(groups, "undo", verbs.undo, "return shards to a retained version and hold them")
+    _narrowing(undo)
+    undo.add_argument("--to-version", type=int, help="the version of that shard to go back to")
+    undo.add_argument("--to-time", help="each shard to its newest version of this time or earlier, ISO 8601")
+    undo.add_argument("--run", dest="undo_run", default="", metavar="RUN", help="take back the commits of this run")
+    undo.add_argument("--reason", default="", help="a sentence for whoever finds the shards held")
+    undo.add_argument(
+        "--dry-run",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="only say what would be undone (default); --no-dry-run or --yes does it",
+    )
+    undo.add_argument("--yes", dest="dry_run", action="store_false", help="do it")
+    release = _verb(groups, "release", verbs.release, "let held shards go; without options all of them")
+    _narrowing(release)
+    release.add_argument("--skip", action="store_true", help="set the undone uploads aside in quarantine")
+    release.add_argument("--dry-run", action="store_true", help="say what would be let go, commit nothing")
+    maintain = _verb(groups, "maintain", verbs.maintain, "sweep: delete versions past retention and files nobody names")
+    _narrowing(maintain)
+    maintain.add_argument("--dry-run", action="store_true", help="say what would be deleted, delete nothing")
 
 
 def _reading_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -108,7 +108,7 @@ def write_plan(
         message: one line for operators.
         parameters: kept in the plan for `run_batch`, as JSON; ``estimate`` and ``dry_run`` go on into the summary.
     """
-    run = _UNSAFE.sub("-", run_id)
+    run = safe_run_id(run_id)
     batches = batches_of(work, lake.settings.batches, unit.per_batch)
     document: Document = {
         "format": "akosha-plan/1",
@@ -124,6 +124,11 @@ def write_plan(
     labels = [{"batch": number, "label": _label(batch, unit)} for number, batch in enumerate(batches)]
     weight = sum(part.load for part in work)
     return {"plan_key": key, "job": job, "run_id": run, "batches": labels, "message": message, "weight": weight}
+
+
+def safe_run_id(run_id: str) -> str:
+    """A run id as it stands in paths and commits."""
+    return _UNSAFE.sub("-", run_id)
 
 
 def read_plan(lake: Lake, plan_key: str) -> Document:

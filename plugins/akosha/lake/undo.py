@@ -69,7 +69,7 @@ def release_shard(lake: Lake, shard: int, writer: Writer, *, skip: bool = False)
     return lake.shard(shard).publish(head, Change(RELEASE, counts=counts, release=head.commit_id), writer)
 
 
-def plan_undo(lake: Lake, head: Commit, to_version: int, reason: str = "") -> tuple[Commit, Undo]:
+def plan_undo_of(lake: Lake, head: Commit, to_version: int, reason: str = "") -> tuple[Commit, Undo]:
     """The version to publish again, and what that takes back. Nothing is written.
 
     Raises:
@@ -82,7 +82,7 @@ def plan_undo(lake: Lake, head: Commit, to_version: int, reason: str = "") -> tu
 
 
 def _try_undo(lake: Lake, head: Commit, to_version: int, writer: Writer, reason: str) -> Commit:
-    target, undo = plan_undo(lake, head, to_version, reason)
+    target, undo = plan_undo_of(lake, head, to_version, reason)
     log = lake.shard(head.shard)
     uploads = sum(len(log.read(one.version).uploads) for one in undo.undone)
     counts = {"undone_commits": len(undo.undone), "undone_uploads": uploads}
