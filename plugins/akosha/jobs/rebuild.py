@@ -1,0 +1,1 @@
+"""The rebuild proof as a job."""
