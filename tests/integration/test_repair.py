@@ -26,7 +26,7 @@ from tests.support.uploads import (
 )
 
 from akosha.lake.lake import Lake
-from akosha.lake.layout import parse_commit_key, shard_of
+from akosha.lake.layout import shard_of
 
 pytestmark = pytest.mark.integration
 
