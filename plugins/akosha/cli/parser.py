@@ -128,6 +128,21 @@ def _reading_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) 
     export.add_argument("--out", type=Path, required=True, help="a new folder")
     fsck = _verb(groups, "fsck", verbs.fsck, "verify every commit, file, digest and invariant")
     fsck.add_argument("--read-data", action="store_true", help="also read and hash every byte")
+    scrub = _verb(groups, "scrub", verbs.scrub, "read this day's share of all stored bytes again")
+    scrub.add_argument("--cycle-days", type=int, help="days within which all are read (default: AKOSHA_SCRUB_DAYS)")
+    repair = _verb(groups, "repair", verbs.repair, "bring back what is damaged from what is still there")
+    repair.add_argument("--shard", type=int, help="only this shard, 0-255")
+    repair.add_argument(
+        "--from", dest="copy_url", default="", metavar="URL", help="a copy of the lake to take objects from"
+    )
+    repair.add_argument(
+        "--dry-run", action=argparse.BooleanOptionalAction, default=True, help="only say what would be done (default)"
+    )
+    repair.add_argument("--accept-loss", action="store_true", help="go on without records that nothing has any more")
+    proof = _verb(groups, "rebuild-proof", verbs.rebuild_proof, "replay all uploads into an empty lake and compare")
+    proof.add_argument("--out", type=Path, help="a new folder for the rebuilt lake, which is kept (default: none is)")
+    proof.add_argument("--shard", type=int, help="only this shard, 0-255")
+    proof.add_argument("--system", default="", help="only this system's shard")
     quarantine = groups.add_parser("quarantine", help="uploads set aside").add_subparsers(metavar="what", required=True)
     listing = _verb(quarantine, "list", verbs.quarantine_list, "what was set aside, by system and reason")
     listing.add_argument("--rows", action="store_true", help="uploads of which single rows were refused")

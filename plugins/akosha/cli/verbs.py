@@ -224,6 +224,39 @@ def fsck(options: argparse.Namespace) -> int:
     return OK if answer["ok"] else DAMAGED
 
 
+def scrub(options: argparse.Namespace) -> int:
+    """Read this day's share of all bytes again."""
+    from akosha.jobs import repair
+
+    answer = repair.scrub_lake(cycle_days=options.cycle_days)
+    _print(options, answer, render.scrub(answer))
+    return OK if answer["ok"] else DAMAGED
+
+
+def repair(options: argparse.Namespace) -> int:
+    """Bring back what is damaged."""
+    from akosha.jobs.repair import repair_lake
+
+    answer = repair_lake(
+        _run_id(),
+        shard=options.shard,
+        copy_url=options.copy_url,
+        dry_run=options.dry_run,
+        accept_loss=options.accept_loss,
+    )
+    _print(options, answer, render.repair(answer))
+    return OK if answer["ok"] else DAMAGED
+
+
+def rebuild_proof(options: argparse.Namespace) -> int:
+    """Replay all uploads into an empty lake and compare."""
+    from akosha.jobs.rebuild import prove_rebuild
+
+    answer = prove_rebuild(options.out, system=options.system, shard=options.shard)
+    _print(options, answer, render.rebuild_proof(answer))
+    return OK if answer["ok"] else DAMAGED
+
+
 def quarantine_list(options: argparse.Namespace) -> int:
     """What was set aside, by system and reason."""
     from akosha.jobs import reading
