@@ -80,10 +80,12 @@ def plan_undo(  # noqa: PLR0913 - the parameters of the form
         Work(effect["shard"], 1, items={"to_version": effect["to_version"], "planned": effect["version"] if run else 0})
         for effect in effects
     ]
-    return write_plan(
+    cost = _estimate(lake, effects)
+    plan = write_plan(
         lake, UNDO, run_id, work, unit=SHARDS, message=_undo_message(effects, passed, dry_run=dry_run),
-        dry_run=dry_run, reason=reason, effects=effects, passed=passed, estimate=_estimate(lake, effects),
+        dry_run=dry_run, reason=reason, effects=effects, passed=passed, estimate=cost,
     )  # fmt: skip
+    return {**plan, "estimate": cost}
 
 
 def plan_release(
