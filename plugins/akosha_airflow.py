@@ -189,14 +189,17 @@ def library_errors() -> Iterator[None]:
 
     Raises:
         AirflowFailException: for a `PermanentError`: the task fails now, with the library's sentence.
-        RetryableError: as it is: Airflow tries again. So does any error that nobody foresaw.
+        RetryableError: as it is: Airflow tries again. So does any error that nobody foresaw. Both name the runbook.
     """
-    from akosha.errors import PermanentError
+    from akosha.errors import AkoshaError, PermanentError
 
     try:
         yield
     except PermanentError as error:
-        raise AirflowFailException(str(error)) from error
+        raise AirflowFailException(error.advice) from error
+    except AkoshaError as error:
+        error.add_note(f"see {error.runbook}")
+        raise
 
 
 def label(batch: Mapping[str, Any]) -> None:

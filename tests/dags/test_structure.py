@@ -23,8 +23,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:GitWildMatchPattern:DeprecationW
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "dags").glob("*.py"))
 DAG_IDS = [file.stem for file in FILES]
-BY_HAND = {"akosha_backfill", "akosha_policy"}
-DESTRUCTIVE = {"akosha_backfill", "akosha_policy"}
+BY_HAND = {"akosha_backfill", "akosha_policy", "akosha_promote", "akosha_undo"}
+DESTRUCTIVE = {"akosha_backfill", "akosha_policy", "akosha_undo"}
 ONE_TASK = {"akosha_policy"}  # writes one document: nothing to map over, nothing to add up
 SLICED = {"akosha_hot_to_warm", "akosha_warm_to_cold"}
 READS_ONLY = {"akosha_validate"}
@@ -33,7 +33,10 @@ WORK = {
     "akosha_embed": "embed",
     "akosha_hot_to_warm": "move",
     "akosha_ingest": "ingest",
+    "akosha_maintain": "sweep",
     "akosha_policy": "write",
+    "akosha_promote": "promote",
+    "akosha_undo": "undo",
     "akosha_validate": "validate",
     "akosha_warm_to_cold": "move",
 }
@@ -157,10 +160,12 @@ def test_the_night_is_chained_by_assets_that_an_earlier_step_announces(dag_bag):
         "akosha_embed": ["akosha://hot"],
         "akosha_warm_to_cold": ["akosha://warm"],
         "akosha_validate": ["akosha://cold"],
+        "akosha_maintain": ["akosha://validated"],
     }
     assert announced == {
         ("akosha_ingest", "akosha://hot"),
         ("akosha_backfill", "akosha://hot"),
+        ("akosha_promote", "akosha://hot"),
         ("akosha_hot_to_warm", "akosha://warm"),
         ("akosha_warm_to_cold", "akosha://cold"),
         ("akosha_validate", "akosha://validated"),
@@ -189,6 +194,9 @@ def test_every_form_field_says_what_it_is_and_what_fits(dag):
         ("akosha_policy", {"audit_share": 2}),
         ("akosha_policy", {"archive": "perhaps"}),
         ("akosha_embed", {"budget_seconds": 0}),
+        ("akosha_undo", {"to_version": -1}),
+        ("akosha_undo", {"action": "destroy"}),
+        ("akosha_promote", {"hold_days": 0}),
         ("akosha_hot_to_warm", {"as_of": "yesterday"}),
         ("akosha_warm_to_cold", {"dry_run": "no"}),
     ],

@@ -20,6 +20,7 @@ from akosha.jobs.plans import (
     Summary,
     Work,
     chosen_shards,
+    held_said,
     open_lake,
     parse_as_of,
     policy_of_parameters,
@@ -225,6 +226,7 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
         message += f", {counts['unarchived']:,} of them without their full text: the archive is off for their system"
     message += _guesses(counts, dry_run=dry_run)
     message += f" (policy {parameters['policy']})" if parameters.get("policy") else ""
+    message += held_said(outcomes)
     if recalls:
         message += f"; recall@10 at the gate {min(recall['recall'] for recall in recalls):.3f} at least"
         message += "" if all(recall["judged"] for recall in recalls) else " (a small batch is reported, not judged)"

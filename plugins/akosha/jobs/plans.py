@@ -119,7 +119,7 @@ def write_plan(
         message: one line for operators.
         parameters: kept in the plan for `run_batch`, as JSON; ``estimate`` and ``dry_run`` go on into the summary.
     """
-    run = _UNSAFE.sub("-", run_id)
+    run = safe_run_id(run_id)
     batches = batches_of(work, lake.settings.batches, unit.per_batch)
     document: Document = {
         "format": "akosha-plan/1",
@@ -135,6 +135,11 @@ def write_plan(
     labels = [{"batch": number, "label": _label(batch, unit)} for number, batch in enumerate(batches)]
     weight = sum(part.load for part in work)
     return {"plan_key": key, "job": job, "run_id": run, "batches": labels, "message": message, "weight": weight}
+
+
+def safe_run_id(run_id: str) -> str:
+    """A run id as it stands in paths and commits."""
+    return _UNSAFE.sub("-", run_id)
 
 
 def read_plan(lake: Lake, plan_key: str) -> Document:
@@ -173,6 +178,11 @@ def require_all_batches(plan: Document, results: Sequence[Mapping[str, Any]]) ->
             "Read the failed tasks' logs; the next run takes the rest again"
         )
         raise PermanentError(message, job=plan["job"], shards=shards)
+
+
+def held_said(outcomes: Iterable[Mapping[str, Any]]) -> str:
+    """What a message adds about shards that are held after an undo; nothing when none is."""
+    return "".join(f"; {outcome['waits_for']}" for outcome in outcomes if outcome.get("waits_for"))
 
 
 def parse_as_of(as_of: str | None, *, force: bool) -> datetime:

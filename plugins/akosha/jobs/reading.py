@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from akosha.embedding.model import load_encoder
-from akosha.errors import IntegrityError, ObjectMissingError, UsageError
+from akosha.errors import ObjectMissingError, UsageError
 from akosha.jobs.plans import open_lake
+from akosha.jobs.repair import open_damaged, uploads_of
 from akosha.lake import layout
 from akosha.lake.export import export
-from akosha.lake.lake import Lake
 from akosha.quality.fsck import fsck
 from akosha.search.engine import search
 from akosha.search.query import SearchQuery
-from akosha.settings import Settings
 from akosha.transforms.cleaning import clean
 from akosha.uploads import quarantine
 from akosha.uploads.refused_rows import read_refused_rows, refused_rows_keys
@@ -98,8 +97,5 @@ def search_lake(text: str, query: SearchQuery) -> dict[str, Any]:
 
 def fsck_lake(*, read_data: bool) -> dict[str, Any]:
     """Verify every commit, file and invariant; with `read_data` every byte. A damaged lake.json is a finding."""
-    try:
-        lake = open_lake()
-    except IntegrityError:
-        lake = Lake.open_unidentified(Settings.from_environment())
-    return fsck(lake, read_data=read_data).document()
+    lake = open_damaged()
+    return fsck(lake, read_data=read_data, uploads=uploads_of(lake.settings)).document()

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from akosha.errors import CommitConflictError, IntegrityError, RecallGateError
+from akosha.errors import CommitConflictError, IntegrityError, RecallGateError, ShardHeldError
 from akosha.lake.columns import codes_column, packed_codes, vectors_of
 from akosha.lake.edit import edit_shard
 from akosha.lake.files import ROW, verify_content
@@ -27,7 +27,7 @@ from akosha.lake.provenance import about
 from akosha.lake.schemas import ARCHIVE, DIMENSION, WARM
 from akosha.lake.shard_log import Writer
 from akosha.tiers.due import Due
-from akosha.tiers.moves import MAX_REPLANS, ShardMove, StagedMove, concerned, due_rows
+from akosha.tiers.moves import MAX_REPLANS, ShardMove, StagedMove, concerned, due_rows, held_shards
 from akosha.transforms.quantization import dequantize, quantize
 from akosha.transforms.recall import RecallMeasure, measure_gate
 
@@ -82,9 +82,10 @@ def move_batch(  # noqa: PLR0913 - what, by which policy, as of when
     sample = GateSample()
     with ExitStack() as stack:
         mover = _Mover(lake, as_of, until, policy, stack, dry_run)
-        staged = [mover.stage(shard, sample) for shard in shards]
-        measure = mover.judge(sample, shards)
-        outcomes = [mover.publish(move, writer) for move in staged]
+        held, free = held_shards(lake, shards)
+        staged = [mover.stage(shard, sample) for shard in free]
+        measure = mover.judge(sample, free)
+        outcomes = [*held, *(mover.publish(move, writer) for move in staged)]
     return outcomes, measure
 
 
@@ -149,6 +150,9 @@ class _Mover:
         for attempt in range(MAX_REPLANS):
             try:
                 commit = move.edit.publish(OPERATION, writer, counts=move.outcome.counts())
+            except ShardHeldError as held:
+                move.edit.discard()
+                return ShardMove(move.outcome.shard, move.outcome.version, waits_for=held.message)
             except CommitConflictError:
                 if attempt == MAX_REPLANS - 1:
                     raise

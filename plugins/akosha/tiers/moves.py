@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -10,7 +10,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from akosha.lake.commits import Commit, FileEntry, Tier
+from akosha.lake.commits import Commit, FileEntry, Tier, held_sentence
 from akosha.lake.edit import ShardEdit
 from akosha.lake.lake import Lake
 from akosha.lake.schemas import KEY
@@ -35,6 +35,7 @@ class ShardMove:
     `placed_by_guess` and `kept_by_guess` count records with a guessed time within `NEAR` of the line: moved, and not
     moved; `guess_examples` are keys of some that moved. `staying` counts records past their line by why they stay; those
     that wait for a vector are `waiting` as well. `unarchived` moved without a row in the archive, as the policy says.
+    `waits_for` says why nothing was done in a held shard.
     """
 
     shard: int
@@ -50,6 +51,7 @@ class ShardMove:
     staying: dict[str, int] = field(default_factory=dict)
     first_records: list[list[str]] = field(default_factory=list)
     guess_examples: list[list[str]] = field(default_factory=list)
+    waits_for: str = ""
 
     def stay(self, staying: Mapping[str, int]) -> None:
         """Count the rows of one file that stay although they are past their line."""
@@ -97,6 +99,13 @@ class StagedMove:
 
     edit: ShardEdit
     outcome: ShardMove
+
+
+def held_shards(lake: Lake, shards: Sequence[int]) -> tuple[list[ShardMove], list[int]]:
+    """Outcomes for the shards that are held after an undo, and the other shards: nothing is staged for what must wait."""
+    heads = [lake.shard(shard).head() for shard in shards]
+    held = [ShardMove(head.shard, head.version, waits_for=held_sentence(head)) for head in heads if head.held_by]
+    return held, [head.shard for head in heads if not head.held_by]
 
 
 def concerned(head: Commit, tier: Tier, cutoff: datetime) -> list[FileEntry]:
