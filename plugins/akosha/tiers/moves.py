@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from akosha.lake.commits import Commit, FileEntry, Tier
 from akosha.lake.edit import ShardEdit
+from akosha.lake.files import keep
 from akosha.lake.lake import Lake
 from akosha.lake.policy import Policy
 from akosha.lake.schemas import KEY
@@ -47,7 +48,7 @@ def due_rows(lake: Lake, entry: FileEntry, ages: Ages) -> tuple[pa.Table, int]:
     if ages.patience is None:
         return rows, 0
     patient = pc.less(rows.column("created_at"), _instant(ages.patience))
-    due = rows.filter(pc.or_(pc.is_valid(rows.column("embedding")), patient))
+    due = keep(rows, pc.or_(pc.is_valid(rows.column("embedding")), patient).to_numpy())
     return due, rows.num_rows - due.num_rows
 
 
