@@ -198,7 +198,8 @@ class _Proof:
         compare(live, rebuilt, self._allowed(head, live, last), made, into)
 
     def _move(self, shard: int, last: Mapping[str, _LastMove]) -> None:
-        policy, writer = self.scratch.policy(), self._writer()
+        # A rebuilt lake has everything since today: residence would keep all of it in hot.
+        policy, writer = self.scratch.policy().without_residence(), self._writer()
         if moves.HOT_TO_WARM in last:
             as_of = last[moves.HOT_TO_WARM].as_of
             hot_to_warm.move_batch(self.scratch, [shard], policy, writer, as_of=as_of)
@@ -222,7 +223,9 @@ class _Proof:
         if _embedded_since(self.live, head.shard, moved_at):
             late |= _with_our_vectors(live)
         shared = self.live.settings.ambiguous | self.deleting
-        return Allowed(excluded, late, frozenset(), frozenset(shared & self.uploads.incomplete))
+        policy = self.live.policy()
+        resident = frozenset(system for system in head.keys if policy.rules(system).min_residence_days)
+        return Allowed(excluded, late, frozenset(), frozenset(shared & self.uploads.incomplete), resident)
 
 
 def _embedded_since(lake: Lake, shard: int, instant: datetime) -> bool:
