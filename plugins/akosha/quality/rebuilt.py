@@ -111,7 +111,7 @@ def _decoded(codes: bytes, scale: float) -> Vector:
     return decoded
 
 
-def _compare_row(key: Key, live: dict[str, Any], rebuilt: dict[str, Any], allowed: Allowed, into: Comparison) -> None:
+def _compare_tier(key: Key, live: dict[str, Any], rebuilt: dict[str, Any], allowed: Allowed, into: Comparison) -> None:
     younger = AGES[live["tier"]] < AGES[rebuilt["tier"]]
     if live["tier"] == rebuilt["tier"]:
         if live["summary"] != rebuilt["summary"]:
@@ -124,6 +124,10 @@ def _compare_row(key: Key, live: dict[str, Any], rebuilt: dict[str, Any], allowe
         into.counts["under a minimum residence, tier not compared"] += 1
     else:
         into.differ("tier", key, f"{live['tier']}, rebuilt {rebuilt['tier']}")
+
+
+def _compare_row(key: Key, live: dict[str, Any], rebuilt: dict[str, Any], allowed: Allowed, into: Comparison) -> None:
+    _compare_tier(key, live, rebuilt, allowed, into)
     for name in _EQUAL:
         if name == "content" and None in {live[name], rebuilt[name]}:
             into.counts["without its text, since the archive was off"] += 1  # the digest tells that it was the same
