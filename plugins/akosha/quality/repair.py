@@ -263,15 +263,16 @@ class Repair:
 
     def _replace_head(self, base: Commit, state: DamagedShard) -> None:
         writer = self.writer()
-        lost = replace(base, version=state.newest, sha256="", held_by="")
+        lost = replace(base, version=state.newest, sha256="", held_by="", undo=None)
         change = Change(OPERATION, counts={"replaces_version": state.newest, "holds_version": base.version})
         self.lake.shard(base.shard).publish(lost, change, writer)
         shorten(self.lake, state.newest, state.keys)
         since = datetime.fromisoformat(base.committed_at) if base.committed_at else None
+        undone = {one.version for one in base.undo.undone} if base.undo else set()
         for key, memo in self._memos(base.shard):
             version, at = memo.get("version"), memo.get("at")
             later = since is None or (at and datetime.fromisoformat(str(at)) >= since)
-            if later or (version and int(version) > base.version):
+            if later or (version and (int(version) > base.version or int(version) in undone)):
                 self.lake.store.delete(key)
 
     def _memos(self, shard: int) -> list[tuple[str, Document]]:
