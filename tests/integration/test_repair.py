@@ -229,7 +229,7 @@ def test_a_copy_of_the_lake_brings_everything_back_as_it_was(sound: Installation
     store = sound.lake.store
     sound_bytes = {found.key: store.get(found.key) for found in store.list("")}
     victims = [live_files(sound, kind)[0] for kind in DATA_KINDS]
-    victims += [document_of(sound, kind) for kind in ("commit", "memo", "policy")]
+    victims += [document_of(sound, kind) for kind in ("memo", "commit", "policy")]
     for number, victim in enumerate(victims):
         list(WAYS.values())[number % 3](victim)
     done = sound.main("repair", "--from", f"file://{pristine}/lake", "--no-dry-run", "--json")
@@ -330,3 +330,47 @@ def test_a_file_of_older_versions_only_concerns_no_record(sound: Installation):
     run_printed(sound, answer)
     assert damage(fsck(sound)) == []
     assert sound.heads() == before, "no commit is needed"
+
+
+@pytest.mark.parametrize("kinds", [("warm", "archive"), ("hot", "keys"), ("cold", "archive", "keys"), ("hot", "removals"),
+                                   ("warm", "cold", "graph")], ids="-".join)  # fmt: skip
+def test_several_damaged_files_of_one_shard_come_back_together(sound: Installation, kinds: tuple[str, ...]):
+    """Texts that neither tier nor archive has any more are in older versions and in the uploads."""
+    before = sound.export()
+    for kind in kinds:
+        flipped(live_files(sound, kind)[0])
+    answer = fsck(sound)
+    assert sorted(found["kind"] for found in damage(answer)) == sorted(kinds)
+    run_printed(sound, answer)
+    assert_restored(sound, before)
+
+
+def test_without_older_versions_the_uploads_bring_everything_back(sound: Installation):
+    """Of every tier the first file, and the archive's: what is forgotten comes as new and ages again."""
+    before = sound.export()
+    lake = sound.lake
+    for found in list(lake.store.list(f"shards/{SHARD:03d}/commits/"))[1:]:
+        lake.store.delete(found.key)
+    for kind in ("hot", "warm", "cold", "archive"):
+        live_files(sound, kind)[0].unlink()
+    answer = fsck(sound)
+    assert {source for found in damage(answer) for source in found["sources"]} == {"upload"}
+    run_printed(sound, answer)
+    assert_restored(sound, before)
+
+
+def test_a_lost_list_of_records_on_hold_lets_them_age_like_all_others(sound: Installation):
+    before = sound.export()
+    record = next(row for row in before.select(["system_id", "source_table", "record_id", "tier"]).to_pylist()
+                  if row["tier"] == "warm" and row["system_id"] == SYSTEM)  # fmt: skip
+    done = sound.main("promote", record["system_id"], record["source_table"], record["record_id"])
+    assert done.returncode == 0, done.stderr
+    head = sound.lake.shard(SHARD).head()
+    assert head.holds is not None
+    path = sound.lake.store.local_path(head.holds.path)
+    assert path is not None
+    flipped(path)
+    answer = fsck(sound)
+    assert [(found["kind"], found["records"]) for found in damage(answer)] == [("holds", 1)]
+    run_printed(sound, answer)
+    assert_restored(sound, before)
