@@ -41,7 +41,9 @@ class Settings(BaseModel):
         7, description="days for which a version stays readable, and can be gone back to, after it was replaced"
     )
     sweep_grace_hours: int = Field(
-        24, ge=1, description="hours a file that no version names is left alone, and again between its condemnation and its end"
+        24,
+        ge=1,
+        description="hours a file that no version names is left alone, and again between its condemnation and its end",
     )
     scrub_days: int = Field(
         28, ge=1, le=3_650, description="days within which the nightly scrub reads every stored byte once"
