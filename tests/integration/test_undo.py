@@ -273,7 +273,7 @@ def test_undoing_a_whole_night_restores_the_earlier_export_exactly(tmp_path: Pat
     assert {head.undo.reason for head in held} == {"the codec was wrong"}
     assert "HELD shards" in made.main("status").stdout
     waiting = made.move("hot-to-warm", NOW)
-    assert (waiting["ok"], waiting["counts"]["rows"]) == (True, 0)
+    assert (waiting["ok"], waiting["rows_changed"]) == (True, 0)
     assert "held after an undo" in waiting["message"]
     released = made.main("release")
     assert (released.returncode, "3 shards are let go" in released.stdout) == (0, True), released.stderr
