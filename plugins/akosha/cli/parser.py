@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import akosha
-from akosha.cli import verbs
+from akosha.cli import policy, verbs
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -32,15 +32,7 @@ def _lake_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     _verb(groups, "init", verbs.init, "create an empty lake at AKOSHA_LAKE_URL")
     _verb(groups, "status", verbs.status, "records, bytes and files per tier, backlog, quarantine, last runs")
     _verb(groups, "doctor", verbs.doctor, "check configuration, store, model, cache and pools")
-    policy = groups.add_parser("policy", help="the policy in force").add_subparsers(metavar="what", required=True)
-    _verb(policy, "show", verbs.policy_show, "print the policy in force")
-    changed = _verb(policy, "set", verbs.policy_set, "write the next policy: whether a system's absent records go away")
-    changed.add_argument(
-        "--delete-absent", action="append", default=[], metavar="SYSTEM", help="what its newest upload lacks goes away"
-    )
-    changed.add_argument(
-        "--keep-absent", action="append", default=[], metavar="SYSTEM", help="nothing goes away (the default)"
-    )
+    policy.add_verbs(groups, _verb)
 
 
 def _job_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -124,6 +116,10 @@ def _reading_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--since", type=_instant, help="created at this time or later, ISO 8601, UTC if no zone is given"
     )
     search.add_argument("--until", type=_instant, help="created before this time")
+    told = _verb(groups, "explain", verbs.explain, "tell the life of one record: where it is, why, and when it moves")
+    for name, text in (("system", "system id"), ("table", "source table"), ("record", "record id")):
+        told.add_argument(name, help=text)
+    told.add_argument("--as-of", help="whether it is due at this instant, ISO 8601 (default: now)")
     export = _verb(groups, "export", verbs.export, "write every live record to Parquet files")
     export.add_argument("--out", type=Path, required=True, help="a new folder")
     fsck = _verb(groups, "fsck", verbs.fsck, "verify every commit, file, digest and invariant")

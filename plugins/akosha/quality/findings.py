@@ -83,6 +83,7 @@ class FsckReport:
     findings: list[Finding] = field(default_factory=list)
     checked: Counter[str] = field(default_factory=Counter)
     shards: dict[int, DamagedShard] = field(default_factory=dict)
+    archive_was_off: bool = False  # by some policy: then only the rows tell what the archive must hold (I11)
 
     @property
     def ok(self) -> bool:

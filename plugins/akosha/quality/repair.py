@@ -18,7 +18,7 @@ from akosha.lake.commits import Change, Commit
 from akosha.lake.documents import Document, seal, unseal
 from akosha.lake.lake import Lake
 from akosha.lake.objects import ObjectStore
-from akosha.lake.policy import write_first_policy
+from akosha.lake.policy_documents import write_first_policy
 from akosha.lake.schemas import DIMENSION
 from akosha.lake.shard_log import Writer
 from akosha.quality.bit_rot import corrected

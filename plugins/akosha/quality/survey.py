@@ -20,6 +20,7 @@ from akosha.lake import removals
 from akosha.lake.commits import TIERS, Commit, FileEntry, GraphFile, KeyFile, Removal
 from akosha.lake.files import ROW
 from akosha.lake.lake import Lake
+from akosha.lake.provenance import is_unarchived
 from akosha.lake.schemas import KEY
 
 Key = tuple[str, str, str]
@@ -29,12 +30,13 @@ _LOOKED_AT: Final = (*KEY, "content_sha256", "created_at")
 
 
 class Spot(NamedTuple):
-    """A row in a file that can be read."""
+    """A row in a file that can be read; `unarchived` = its policy gave it no row in the archive (I11)."""
 
     entry: FileEntry
     row: int
     digest: bytes
     created_at: datetime
+    unarchived: bool = False
 
 
 class Listed(NamedTuple):
@@ -171,11 +173,13 @@ def _listed(lake: Lake, entry: KeyFile) -> dict[Key, Listed]:
 
 def _spots(lake: Lake, entry: FileEntry) -> dict[int, tuple[Key, Spot]]:
     """Every row of a file by its number, removed ones included."""
-    table = lake.rows(replace(entry, removal=None), _LOOKED_AT)
+    aged = entry.tier in {"warm", "cold"}
+    table = lake.rows(replace(entry, removal=None), (*_LOOKED_AT, "provenance") if aged else _LOOKED_AT)
     values = [table.column(name).to_pylist() for name in (*_LOOKED_AT, ROW)]
+    left_out = is_unarchived(table.column("provenance")).to_pylist() if aged else [False] * table.num_rows
     return {
-        row: ((system, source, own), Spot(entry, row, digest, created))
-        for system, source, own, digest, created, row in zip(*values, strict=True)
+        row: ((system, source, own), Spot(entry, row, digest, created, out))
+        for system, source, own, digest, created, row, out in zip(*values, left_out, strict=True)
     }
 
 
