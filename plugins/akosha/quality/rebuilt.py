@@ -141,7 +141,8 @@ def _compare_vectors(
     mine = live["decoded"] if live["float"] is None else live["float"]
     if mine is None:
         into.counts["without a vector"] += 1
-        if rebuilt["embedding_model"] == CLIENT_MODEL:
+        there = rebuilt["float"] is not None or rebuilt["decoded"] is not None
+        if there and rebuilt["embedding_model"] == CLIENT_MODEL:
             into.differ("vector", key, "none, but its upload has one")
         return
     other = made[key] if key in made else rebuilt["float"] if rebuilt["float"] is not None else rebuilt["decoded"]

@@ -164,6 +164,9 @@ def _of_file(found: Survey, file: NamedFile) -> tuple[int, list[str], dict[str, 
         return rows, [system], {"tier files": sum(key[0] == system for key in found.placed)}
     if file.kind == "graph":
         return _of_graph(found, file)
+    if file.kind == "holds":
+        rows = found.head.holds.rows if found.head.holds else 0
+        return rows, [], {"older version" if found.old_holds else "nothing (they age like all others)": rows}
     if file.kind == "removals":
         entry = next(e for e in found.head.files.values() if e.removal is not None and e.removal.path == file.path)
         if file.path in found.removals:
