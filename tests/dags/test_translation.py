@@ -36,7 +36,7 @@ def context(run_id="scheduled__2026-11-20T02:30:00+00:00", attempt=1, interval_e
 def test_what_a_retry_cannot_mend_fails_the_task_now_with_the_librarys_sentence(error):
     with pytest.raises(AirflowFailException) as raised, akosha_airflow.library_errors():
         raise error
-    assert str(raised.value) == str(error)
+    assert str(raised.value) == error.advice
     assert raised.value.__cause__ is error
 
 

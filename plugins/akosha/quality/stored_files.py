@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
 from akosha.errors import ObjectMissingError
-from akosha.lake.commits import Commit, FileEntry, GraphFile, KeyFile
+from akosha.lake.commits import Commit, FileEntry, GraphFile, HoldFile, KeyFile
 from akosha.lake.files import sha256_of
 from akosha.lake.lake import Lake
 from akosha.lake.objects import ObjectStore
@@ -46,7 +46,7 @@ def named_files(commits: Iterable[Commit], report: FsckReport) -> dict[Place, Na
     """Every file that some versions name, once; a finding when two versions disagree about one."""
     found: dict[Place, NamedFile] = {}
     for commit in commits:
-        for file in _files_of(commit):
+        for file in files_of(commit):
             known = found.setdefault(file.place, file)
             known.versions.add(commit.version)
             if known != file:
@@ -55,7 +55,8 @@ def named_files(commits: Iterable[Commit], report: FsckReport) -> dict[Place, Na
     return found
 
 
-def _files_of(commit: Commit) -> Iterator[NamedFile]:
+def files_of(commit: Commit) -> Iterator[NamedFile]:
+    """Every file that one version names: tiers, archive, removal lists, key files, graphs."""
     for entry in commit.files.values():
         yield _named(entry, entry.root, entry.tier, commit.shard)
         if entry.removal is not None:
@@ -66,9 +67,11 @@ def _files_of(commit: Commit) -> Iterator[NamedFile]:
         yield _named(keys, "lake", "keys", commit.shard)
     for graph in commit.graphs.values():
         yield _named(graph, "lake", "graph", commit.shard)
+    if commit.holds is not None:
+        yield _named(commit.holds, "lake", "holds", commit.shard)
 
 
-def _named(entry: FileEntry | KeyFile | GraphFile, root: str, kind: str, shard: int) -> NamedFile:
+def _named(entry: FileEntry | KeyFile | GraphFile | HoldFile, root: str, kind: str, shard: int) -> NamedFile:
     return NamedFile(root, entry.path, kind, entry.bytes, entry.sha256, shard)
 
 
@@ -127,14 +130,23 @@ class Inventory:
         report.damage("file_digest", message, key=file.path, shard=file.shard, kind=file.kind)
         return False
 
-    def report_strangers(self, named: Mapping[Place, NamedFile], known: tuple[str, ...], report: FsckReport) -> None:
-        """Warn of files that no retained version names, and of objects that have no place in a lake."""
+    def report_strangers(
+        self, named: Mapping[Place, NamedFile], known: tuple[str, ...], condemned: Set[str], report: FsckReport
+    ) -> None:
+        """Warn of files that no retained version names, and of objects that have no place in a lake.
+
+        Files that a head condemns are no orphans: the sweep knows of them and deletes them after its grace.
+        """
         orphans = {key: size for key, size in self.cold_objects.items() if ("cold", key) not in named}
         for key, size in self.lake_objects.items():
             if key.startswith("shards/") and "/commits/" not in key and ("lake", key) not in named:
                 orphans[key] = size
             elif not key.startswith(known):
                 report.warn("unknown_object", "this object has no place in a lake; move it elsewhere", key=key)
+        waiting = {key: size for key, size in orphans.items() if key in condemned}
+        orphans = {key: size for key, size in orphans.items() if key not in condemned}
+        report.checked["condemned"] += len(waiting)
+        report.checked["condemned_bytes"] += sum(waiting.values())
         report.checked["orphans"] += len(orphans)
         report.checked["orphan_bytes"] += sum(orphans.values())
         if orphans:
