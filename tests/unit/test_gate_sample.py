@@ -34,7 +34,11 @@ def test_the_sample_is_that_of_the_whole_batch_in_any_order_and_in_any_pieces(mo
     first = np.argsort([digest.tobytes() for digest in digests])[:400]
     codes, scales = quantize(vectors[first])
     whole = measure_gate(vectors[first], codes * scales[:, None], [digest.tobytes() for digest in digests[first]])
-    for order, step in ((np.arange(1_500), 1_500), (np.arange(1_500)[::-1], 70), (np.random.default_rng(1).permutation(1_500), 401)):
+    for order, step in (
+        (np.arange(1_500), 1_500),
+        (np.arange(1_500)[::-1], 70),
+        (np.random.default_rng(1).permutation(1_500), 401),
+    ):
         measure = sampled(vectors, digests, order, step).measure()
         assert measure == whole
     assert (whole.queries, whole.corpus, whole.judged) == (200, 200, True)
