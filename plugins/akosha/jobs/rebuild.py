@@ -1,7 +1,8 @@
 """The rebuild proof: all uploads that still exist, replayed into an empty lake, give the export of the live lake.
 
-Uploads are replayed under the policy that was in force when the live lake took them in, where that matters (deletion by
-absence); then the shards are moved with the as_of of the live lake's last moves. Nothing is written to the live lake.
+The history is told again shard by shard: uploads when the live lake took them in, under the policy of that moment, and
+between them the moves that were carried out, each with its own as_of and policy. A record may also lie where the last moves
+put it when they are made once more: a forced back-fill makes uploads look younger than they are. Nothing is written to the live lake.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +46,7 @@ from akosha.uploads.sandbox import Sandbox
 
 RUN_ID: Final = "rebuild-proof"
 TRIES: Final = 3
+_Arrival = tuple[datetime, UploadRef]
 TAKEN_IN: Final = frozenset({APPLIED, UNCHANGED})
 
 
@@ -69,8 +71,13 @@ class _Uploads:
 
 
 @dataclass(frozen=True, slots=True)
-class _LastMove:
+class Move:
+    """A move of one shard that was carried out: what decided it, and when it was planned. `until` cut it by age."""
+
+    kind: str
     as_of: datetime
+    until: datetime | None
+    policy: int | None
     planned_at: datetime
 
 
@@ -109,11 +116,10 @@ def prove_rebuild(out: Path | None = None, *, system: str = "", shard: int | Non
         raise UsageError(message)
     heads, uploads = _snapshot(live, only)
     with _folder(out) as folder:
-        proof = _Proof(live, _empty_lake(live, folder), uploads_source(live.settings), uploads)
+        proof = _Proof(live, _empty_lake(live, folder), uploads_source(live.settings), uploads, _policies(live))
         comparison = Comparison()
-        proof.replay([head.shard for head in heads])
         for head in heads:
-            proof.compare(head, comparison)
+            proof.judge(head, comparison)
     return _answer(comparison, proof, out)
 
 
@@ -123,50 +129,76 @@ class _Proof:
     scratch: Lake
     source: Source
     uploads: _Uploads
+    policies: dict[int, tuple[datetime, bytes]]
     held: list[int] = field(default_factory=list)
     deleting: set[str] = field(default_factory=set)
     replayed: int = 0
 
-    def replay(self, shards: Sequence[int]) -> None:
-        """Take in every upload that is there, each under the policy of its time where a policy deletes by absence."""
-        policies = self._policies()
-        for number, (_, data) in policies.items():
-            self.scratch.store.put(layout.policy_key(number), data)
-            self.deleting |= self.scratch.policy().delete_absent
-        if not self.deleting:
-            self._take_in(shards, None, policies)
+    def judge(self, head: Commit, into: Comparison) -> None:
+        """Tell the history of one shard again and compare its end with the live one."""
+        if head.held_by:
+            self.held.append(head.shard)
             return
-        for number in sorted(policies, reverse=True):
-            self.scratch.store.delete(layout.policy_key(number))
-        for number, (_, data) in policies.items():
-            self.scratch.store.put(layout.policy_key(number), data)
-            self._take_in(shards, number, policies)
+        live = export_shard(self.live, head)
+        moved = moves_of(self.live, head.shard)
+        last = {move.kind: move for move in moved}
+        with EmbeddingCache(self.live.settings.cache / CACHE_FILE) as cache, Sandbox() as sandbox:
+            source = _LikeLive(cache, _with_vectors(live))
+            for step in self._history(head.shard, live, moved):
+                if isinstance(step, Move):
+                    self._move(head.shard, step)
+                else:
+                    self._take_in(head.shard, step, sandbox)
+                    embed_shard(self.scratch, head.shard, source, self._writer(now()))
+            told = export_shard(self.scratch, self.scratch.shard(head.shard).head())
+            for kind in sorted(last):
+                self._move(head.shard, last[kind])
+            made = _vectors_made(live, cache, source)
+        aged = export_shard(self.scratch, self.scratch.shard(head.shard).head())
+        compare(live, (told, aged), self._allowed(head, live, last), made, into)
 
-    def _policies(self) -> dict[int, tuple[datetime, bytes]]:
-        """Number -> when it was made, and its bytes; ascending."""
-        found = {}
-        for listed in self.live.store.list(layout.POLICY_PREFIX):
-            data = self.live.store.get(listed.key)
-            document = unseal(data, kind="policy", key=listed.key)
-            found[int(document["number"])] = (datetime.fromisoformat(str(document["made_at"])), data)
-        return dict(sorted(found.items()))
+    def _history(self, shard: int, live: pa.Table, moved: Sequence[Move]) -> Iterator[Move | list[_Arrival]]:
+        """Moves, and between them the uploads of one day and policy together."""
+        first_seen = _first_seen(live)
+        arrivals = [
+            (min(at, first_seen.get(ref.manifest_key, at)), ref) for ref, at in self.uploads.refs.get(shard, ())
+        ]
+        events: list[tuple[datetime, str, Move | UploadRef]] = [(move.planned_at, "", move) for move in moved]
+        events += [(at, ref.manifest_key, ref) for at, ref in arrivals]
+        group: list[_Arrival] = []
+        for at, _, event in sorted(events, key=lambda event: event[:2]):
+            if isinstance(event, Move):
+                if group:
+                    yield group
+                    group = []
+                yield event
+                continue
+            if group and self._chapter(group[-1][0]) != self._chapter(at):
+                yield group
+                group = []
+            group.append((at, event))
+        if group:
+            yield group
 
-    def _take_in(
-        self, shards: Sequence[int], number: int | None, policies: Mapping[int, tuple[datetime, bytes]]
-    ) -> None:
-        with Sandbox() as sandbox:
-            ingester = Ingester(self.scratch, self.source, sandbox, self._writer())
-            for shard in shards:
-                refs = [
-                    ref
-                    for ref, at in self.uploads.refs.get(shard, ())
-                    if number is None or _policy_at(policies, at) == number
-                ]
-                if not refs:
-                    continue
-                outcome = ingester.ingest_shard(shard, refs)
-                self.replayed += outcome.applied + outcome.unchanged
-                self._note_lost(refs, outcome.reasons)
+    def _chapter(self, at: datetime) -> tuple[date, int]:
+        return at.astimezone(UTC).date(), _policy_at(self.policies, at)
+
+    def _use_policies(self, upto: int) -> None:
+        """Let the rebuilt lake have the policies that there were then."""
+        for number, (_, data) in self.policies.items():
+            if number <= upto:
+                self.scratch.store.put(layout.policy_key(number), data)
+            else:
+                self.scratch.store.delete(layout.policy_key(number))
+
+    def _take_in(self, shard: int, arrivals: Sequence[_Arrival], sandbox: Sandbox) -> None:
+        at = arrivals[0][0]
+        self._use_policies(_policy_at(self.policies, at))
+        self.deleting |= self.scratch.policy().delete_absent
+        refs = [ref for _, ref in arrivals]
+        outcome = Ingester(self.scratch, self.source, sandbox, self._writer(at)).ingest_shard(shard, refs)
+        self.replayed += outcome.applied + outcome.unchanged
+        self._note_lost(refs, outcome.reasons)
 
     def _note_lost(self, refs: Sequence[UploadRef], reasons: Sequence[Mapping[str, str]]) -> None:
         """An upload that cannot be read any more, although its manifest is there, is as good as gone."""
@@ -178,40 +210,16 @@ class _Proof:
             memo = unseal(self.live.store.get(ref.memo_key), kind="memo", key=ref.memo_key)
             self.uploads.there[ref.system_id] -= times & {datetime.fromisoformat(str(memo["manifest_time"]))}
 
-    def compare(self, head: Commit, into: Comparison) -> None:
-        """Bring the rebuilt shard to the age of the live one and compare them."""
-        if head.held_by:
-            self.held.append(head.shard)
-            return
-        live = export_shard(self.live, head)
-        last = last_moves(self.live, head.shard)
-        with EmbeddingCache(self.live.settings.cache / CACHE_FILE) as cache:
-            wanted = {
-                bytes.fromhex(row["content_sha256"])
-                for row in live.select(["content_sha256", "embedding_model"]).to_pylist()
-                if row["embedding_model"] is not None
-            }
-            source = _LikeLive(cache, wanted)
-            embed_shard(self.scratch, head.shard, source, self._writer())
-            self._move(head.shard, last)
-            made = _vectors_made(live, cache, source)
-        rebuilt = export_shard(self.scratch, self.scratch.shard(head.shard).head())
-        compare(live, rebuilt, self._allowed(head, live, last), made, into)
+    def _move(self, shard: int, move: Move) -> None:
+        self._use_policies(max(self.policies))
+        policy, writer = self.scratch.policy(move.policy), self._writer(now())
+        carry_out = {moves.HOT_TO_WARM: hot_to_warm.move_batch, moves.WARM_TO_COLD: warm_to_cold.move_batch}[move.kind]
+        carry_out(self.scratch, [shard], policy, writer, as_of=move.as_of, until=move.until)
 
-    def _move(self, shard: int, last: Mapping[str, _LastMove]) -> None:
-        # A rebuilt lake has everything since today: residence would keep all of it in hot.
-        policy, writer = self.scratch.policy().without_residence(), self._writer()
-        if moves.HOT_TO_WARM in last:
-            as_of = last[moves.HOT_TO_WARM].as_of
-            hot_to_warm.move_batch(self.scratch, [shard], policy, writer, as_of=as_of)
-        if moves.WARM_TO_COLD in last:
-            as_of = last[moves.WARM_TO_COLD].as_of
-            warm_to_cold.move_batch(self.scratch, [shard], policy, writer, as_of=as_of)
+    def _writer(self, at: datetime) -> Writer:
+        return Writer(RUN_ID, self.scratch.policy().number, at)
 
-    def _writer(self) -> Writer:
-        return Writer(RUN_ID, self.scratch.policy().number, now())
-
-    def _allowed(self, head: Commit, live: pa.Table, last: Mapping[str, _LastMove]) -> Allowed:
+    def _allowed(self, head: Commit, live: pa.Table, last: Mapping[str, Move]) -> Allowed:
         deciding = _deciding_times(self.live, head, live)
         moved_at = max((move.planned_at for move in last.values()), default=datetime.max.replace(tzinfo=UTC))
         excluded, late = set(), set()
@@ -244,24 +252,31 @@ def _with_our_vectors(live: pa.Table) -> set[Key]:
     return {_key(row) for row in rows if row["embedding_model"] in OUR_MODELS}
 
 
-def last_moves(lake: Lake, shard: int) -> dict[str, _LastMove]:
-    """The as_of of the last move of each kind that was carried out in a shard, by the plans and summaries of runs."""
-    found: dict[str, _LastMove] = {}
+def moves_of(lake: Lake, shard: int) -> list[Move]:
+    """The moves that were carried out in a shard and not undone, in their order, by the plans and summaries of runs."""
     runs = {listed.key for listed in lake.store.list("runs/")}
     commits = [lake.shard(shard).read(version) for version in lake.shard(shard).versions()]
     undone = {one.run_id for commit in commits if commit.undo for one in commit.undo.undone}
     committed = {commit.run_id for commit in commits}
+    found = []
     for kind in (moves.HOT_TO_WARM, moves.WARM_TO_COLD):
-        for key in sorted(key for key in runs if key.endswith(f"/plan-{kind}.json")):
+        for key in (key for key in runs if key.endswith(f"/plan-{kind}.json")):
             plan = unseal(lake.store.get(key), kind="plan", key=key)
-            if plan["run_id"] in undone or not _carried_out(lake, plan, shard, runs, committed):
-                continue
-            move = _LastMove(
-                datetime.fromisoformat(str(plan["parameters"]["as_of"])), datetime.fromisoformat(plan["planned_at"])
-            )
-            if kind not in found or found[kind].as_of <= move.as_of:
-                found[kind] = move
-    return found
+            if plan["run_id"] not in undone and _carried_out(lake, plan, shard, runs, committed):
+                found.append(_move_of(plan, kind, shard))
+    return sorted(found, key=lambda move: (move.planned_at, move.kind))
+
+
+def _move_of(plan: Document, kind: str, shard: int) -> Move:
+    until = next(part["items"] for batch in plan["batches"] for part in batch if part["shard"] == shard)
+    parameters = plan["parameters"]
+    return Move(
+        kind=kind,
+        as_of=datetime.fromisoformat(str(parameters["as_of"])),
+        until=datetime.fromisoformat(until) if until else None,
+        policy=parameters.get("policy") or None,
+        planned_at=datetime.fromisoformat(plan["planned_at"]),
+    )
 
 
 def _carried_out(lake: Lake, plan: Document, shard: int, runs: set[str], committed: set[str]) -> bool:
@@ -290,6 +305,7 @@ def _snapshot(live: Lake, only: set[int] | None) -> tuple[list[Commit], _Uploads
 def _taken_in(live: Lake, source: Source, shards: Sequence[int]) -> _Uploads:
     uploads = _Uploads()
     for shard in shards:
+        uploads.aside += sum(1 for _ in live.store.list(layout.quarantine_prefix(shard)))
         names = [listed.key for listed in live.store.list(f"{layout.MEMO_PREFIX}{shard:03d}/")]
         undone = {mark[0] for mark in map(layout.parse_undone_key, names) if mark is not None}
         for name in names:
@@ -338,6 +354,23 @@ def _key(row: Mapping[str, Any]) -> Key:
     return row["system_id"], row["source_table"], row["record_id"]
 
 
+def _with_vectors(live: pa.Table) -> set[bytes]:
+    rows = live.select(["content_sha256", "embedding_model"]).to_pylist()
+    return {bytes.fromhex(row["content_sha256"]) for row in rows if row["embedding_model"] is not None}
+
+
+def _first_seen(live: pa.Table) -> dict[str, datetime]:
+    """By manifest key, the end of the day on which records of an upload came into the live lake: a forced back-fill dates its memo anew."""
+    seen: dict[str, datetime] = {}
+    for text in set(live.column("provenance").to_pylist()):
+        told = json.loads(text)
+        if told.get("ingested_on") and told.get("upload"):
+            day = datetime.fromisoformat(told["ingested_on"]).replace(tzinfo=UTC)
+            end = day + timedelta(days=1, microseconds=-1)
+            seen[told["upload"]] = min(end, seen.get(told["upload"], end))
+    return seen
+
+
 def _manifest_time(provenance: str) -> datetime | None:
     told = json.loads(provenance).get("manifest_time")
     return datetime.fromisoformat(told).astimezone(UTC) if told else None
@@ -357,6 +390,16 @@ def _vectors_made(live: pa.Table, cache: EmbeddingCache, source: VectorSource) -
         cached |= {digest: found.vector for digest, found in fresh.items() if found.model_id == model}
         made |= {key: cached.get(digest) for key, _, digest in wanted}
     return made
+
+
+def _policies(live: Lake) -> dict[int, tuple[datetime, bytes]]:
+    """Number -> when it was made, and its bytes; ascending."""
+    found = {}
+    for listed in live.store.list(layout.POLICY_PREFIX):
+        data = live.store.get(listed.key)
+        document = unseal(data, kind="policy", key=listed.key)
+        found[int(document["number"])] = (datetime.fromisoformat(str(document["made_at"])), data)
+    return dict(sorted(found.items()))
 
 
 def _policy_at(policies: Mapping[int, tuple[datetime, bytes]], instant: datetime) -> int:

@@ -64,18 +64,23 @@ class Comparison:
 
 
 def compare(
-    live: pa.Table, rebuilt: pa.Table, allowed: Allowed, made: Mapping[Key, Vector | None], into: Comparison
+    live: pa.Table,
+    rebuilt: tuple[pa.Table, pa.Table],
+    allowed: Allowed,
+    made: Mapping[Key, Vector | None],
+    into: Comparison,
 ) -> None:
     """Compare one shard.
 
     Args:
         live: its export, schema ``EXPORT``.
-        rebuilt: that of the rebuilt lake, after the same moves.
+        rebuilt: those of the rebuilt lake, after the same history, and after its last moves once more: a record may lie
+            where either has it.
         allowed: what may differ.
         made: vectors of the records of which the live one has a vector of our own, made anew; None = that model is not here.
         into: takes the outcome.
     """
-    ours, theirs = _rows(live), _rows(rebuilt)
+    ours, theirs, aged = _rows(live), *(_rows(table) for table in rebuilt)
     for key, row in ours.items():
         into.counts["records"] += 1
         if key in allowed.excluded:
@@ -84,8 +89,9 @@ def compare(
             into.differ("missing", key, "no upload brings it: it is in the live lake only")
         else:
             before = into.kinds.total()
-            _compare_row(key, row, theirs[key], allowed, into)
-            _compare_vectors(key, row, theirs[key], made, into)
+            other = aged[key] if aged[key]["tier"] == row["tier"] else theirs[key]
+            _compare_row(key, row, other, allowed, into)
+            _compare_vectors(key, row, other, made, into)
             into.counts["equal"] += into.kinds.total() == before
     for key in theirs.keys() - ours.keys():
         if key[0] in allowed.incomplete:
