@@ -189,12 +189,15 @@ def library_errors() -> Iterator[None]:
 
     Raises:
         AirflowFailException: for a `PermanentError`: the task fails now, with the library's sentence.
-        RetryableError: as it is: Airflow tries again. So does any error that nobody foresaw.
+        RetryableError: as it is: Airflow tries again. So does any error that nobody foresaw. SIGTERM ends the work with
+            one (`akosha.jobs.stopping`); Airflow by itself would let the task go on until it is killed.
     """
     from akosha.errors import PermanentError
+    from akosha.jobs.stopping import stoppable
 
     try:
-        yield
+        with stoppable():
+            yield
     except PermanentError as error:
         raise AirflowFailException(str(error)) from error
 
@@ -376,6 +379,8 @@ class GoOn(TriggerDagRunOperator):
     It follows the batches whatever became of them, and `finish` not at all: a shard that cannot be moved must not keep the
     others waiting, and its run is red all the same. Each slice takes something, so that there is a last one.
     """
+
+    operator_extra_links = ()  # its link to the new run is an error in the log of every run that has none
 
     def __init__(self, **arguments: Any) -> None:  # noqa: ANN401
         super().__init__(

@@ -16,6 +16,7 @@ Callers decide on *category*, never on message text::
         |-- QueueUnavailableError   the queue of notifications did not answer
         |-- DiskFullError           no room on the local disk
         |-- WorkerLostError         a process of this job was killed from outside
+        |-- StoppedError            SIGTERM ended the work; the shard at work is as it was
         |-- CommitConflictError     another writer moved the shard head; plan again
         `-- CommitUnknownError      outcome not known; delete nothing, plan nothing
 """
@@ -99,6 +100,10 @@ class DiskFullError(RetryableError):
 
 class WorkerLostError(RetryableError):
     """A process of this job was killed from outside."""
+
+
+class StoppedError(RetryableError):
+    """SIGTERM ended the work; the shard at work is as it was."""
 
 
 class CommitConflictError(RetryableError):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from tests.support.approvals import somebody_answers
 
 from akosha import jobs
 from akosha.jobs import plans
@@ -174,7 +175,12 @@ def test_a_night_carries_uploads_through_every_tier_and_a_second_one_changes_not
 def test_an_empty_night_is_green_with_one_skipped_placeholder(run):
     done, summary = run("akosha_hot_to_warm")
     assert done.state == "success"
-    assert states(done) == {("plan", -1): "success", ("move", -1): "skipped", ("finish", -1): "success"}
+    assert states(done) == {
+        ("plan", -1): "success",
+        ("move", -1): "skipped",
+        ("finish", -1): "success",
+        ("go_on", -1): "success",
+    }
     assert summary["message"].startswith("nothing to do")
 
 
@@ -236,14 +242,44 @@ def test_a_back_fill_of_what_is_applied_changes_nothing_and_asks_first(run):
 
     done, summary = run("akosha_backfill", systems=f"{KNOWN}, legacy-feb", force=True)
     assert done.state == "success"
-    assert summary["message"].startswith("nothing to do: dry run: ")
+    assert summary["message"].startswith("dry run: ")
     assert (summary["counts"]["uploads"], summary["counts"]["due"]) == (0, len(summary["would_take"]))
+    assert summary["estimate"]["files"] == summary["counts"]["due"]
 
-    done, summary = run("akosha_backfill", systems=f"{KNOWN}, legacy-feb", force=True, dry_run="no")
+    with somebody_answers("Approve") as person:
+        done, summary = run("akosha_backfill", systems=f"{KNOWN}, legacy-feb", force=True, dry_run="no")
     assert done.state == "success"
+    [(subject, body)] = person.asked
+    assert subject.startswith("Forced back-fill: ")
+    assert body.startswith("- estimate: ")
     assert summary["counts"]["uploads"] == summary["counts"]["unchanged"] + summary["counts"]["quarantined"] > 0
     assert (summary["counts"]["systems"], summary["rows_changed"]) == (2, 0)
     assert heads() == before
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"), [("Reject", "rejected by jo"), ("nothing", "nobody approved it within 24 hours")]
+)
+def test_a_forced_back_fill_that_nobody_approved_does_nothing_and_says_so(run, answer, said):
+    with somebody_answers(answer) as person:
+        done, summary = run("akosha_backfill", force=True, dry_run="no")
+    assert len(person.asked) == 1
+    assert done.state == "success"
+    assert states(done) == {
+        ("plan", -1): "success",
+        ("approve", -1): "success",
+        ("ingest", -1): "skipped",
+        ("finish", -1): "success",
+    }
+    assert summary["message"].startswith(f"nothing was done: {said}; planned was: ")
+    assert (summary["ok"], summary["rows_changed"], heads()) == (True, 0, [])
+
+
+def test_a_back_fill_of_what_is_due_asks_nobody(run):
+    with somebody_answers("Reject") as person:
+        done, summary = run("akosha_backfill")
+    assert (done.state, person.asked) == ("success", [])
+    assert summary["rows_changed"] > 0
 
 
 def test_a_back_fill_takes_only_the_dates_of_its_form(run, upload):

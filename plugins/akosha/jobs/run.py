@@ -18,6 +18,7 @@ from akosha.errors import PermanentError, WorkerLostError
 from akosha.jobs import embed, ingest, moves, validation
 from akosha.jobs.estimates import lines, spent
 from akosha.jobs.plans import Plan, Result, Summary, open_lake, read_plan, require_all_batches, write_summary
+from akosha.jobs.stopping import stoppable
 from akosha.lake.documents import Document
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ PARALLEL_WEIGHT: Final = {ingest.JOB: 16_000, embed.JOB: 1_024, moves.HOT_TO_WAR
 
 
 def run_batch(plan_key: str, batch: int) -> Result:
-    """Do one batch of a plan. Safe to repeat: what is done already is found done.
+    """Do one batch of a plan. Safe to repeat: what is done already is found done. SIGTERM ends it between two commits.
 
     Returns:
         JSON: the batch's number and one outcome per shard.
@@ -42,7 +43,8 @@ def run_batch(plan_key: str, batch: int) -> Result:
     started = time.monotonic()
     lake = open_lake()
     plan = read_plan(lake, plan_key)
-    result: Result = JOBS[plan["job"]].run_batch(lake, plan, batch)
+    with stoppable():
+        result: Result = JOBS[plan["job"]].run_batch(lake, plan, batch)
     requests = result.get("requests", 0) + lake.store.requests.total + lake.cold.requests.total
     took = {"seconds": round(time.monotonic() - started, 3), "requests": requests}
     log.info(
