@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -90,24 +91,28 @@ def assert_sound(installation: Installation) -> None:
     assert answer["ok"], answer["findings"]
 
 
-def test_sigterm_ends_a_move_within_the_grace_and_leaves_nothing_staged(victims, installation, capsys):
+def test_sigterm_ends_a_move_within_the_grace_and_leaves_nothing_staged(victims, installation, tmp_path):
     chance = random.Random(20261121)  # noqa: S311
-    codes = []
-    for _ in range(8):
-        pid = planned(victims, installation, MOVE)
-        time.sleep(chance.uniform(0, 0.6))
+    cut = 0
+    for number in range(20):
+        if cut == 4:
+            break
+        copied = Installation.local(tmp_path / str(number), workers=1)
+        shutil.copytree(tmp_path / "lake", copied.folder / "lake")
+        pid = planned(victims, copied, MOVE)
+        time.sleep(chance.uniform(0, 0.3))
         code, seconds = stopped(victims, pid)
-        codes.append(code)
         assert seconds < GRACE_SECONDS
-        assert_sound(installation)
-        assert stray(installation) == set()
-    assert codes.count(1) >= 3
-    assert set(codes) <= {0, 1}
-    assert "stopped by SIGTERM" in (installation.folder / "victim.log").read_text()
-
-    victims.wait(planned(victims, installation, MOVE))
-    assert {head.operation for head in installation.lake.heads()} == {"hot-to-warm"}
-    assert sum(entry.live_rows for head in installation.lake.heads() for entry in head.of_tier("warm")) == 6 * 400
+        assert_sound(copied)
+        assert stray(copied) == set()
+        if code:
+            cut += 1
+            assert code == 1
+            assert "stopped by SIGTERM" in (copied.folder / "victim.log").read_text()
+            assert victims.wait(planned(victims, copied, MOVE)) == 0
+        assert {head.operation for head in copied.lake.heads()} == {"hot-to-warm"}
+        assert sum(entry.live_rows for head in copied.lake.heads() for entry in head.of_tier("warm")) == 6 * 400
+    assert cut == 4
 
 
 def children_of(pid: int) -> set[int]:
@@ -145,7 +150,10 @@ def test_sigterm_ends_an_ingest_together_with_the_processes_that_read_uploads(vi
     readers |= children_of(pid)
     code, seconds = stopped(victims, pid)
     assert (code, seconds < GRACE_SECONDS) == (1, True)
-    assert not [reader for reader in readers if runs(reader)]
+    deadline = time.monotonic() + 2  # a kill takes a moment
+    while left := [reader for reader in readers if runs(reader)]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.01)
     assert_sound(installation)
     assert stray(installation) == set()
 
@@ -168,6 +176,9 @@ def test_an_execution_timeout_of_airflow_leaves_no_damage_and_the_next_run_does_
                     with TimeoutPosix(seconds), akosha_airflow.library_errors():
                         jobs.run_batch(plan["plan_key"], batch["batch"])
                 except AirflowTaskTimeout:
+                    cut += 1
+                except RuntimeError as error:  # what DuckDB makes of an exception that reaches it
+                    assert str(error) == "Query interrupted"
                     cut += 1
         assert_sound(installation)
         assert stray(installation) == set()

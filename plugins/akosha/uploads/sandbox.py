@@ -95,7 +95,11 @@ class Sandbox:
         self._pending = b""
 
     def __enter__(self) -> Self:
-        self._start()
+        try:
+            self._start()
+        except BaseException:  # SIGTERM while it starts: `__exit__` is not called then
+            self._stop()
+            raise
         return self
 
     def __exit__(
