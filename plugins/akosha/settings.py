@@ -43,6 +43,9 @@ class Settings(BaseModel):
     sweep_grace_hours: int = Field(
         24, ge=1, description="hours an unnamed file is left alone. Nothing is swept yet: all stay"
     )
+    scrub_days: int = Field(
+        28, ge=1, le=3_650, description="days within which the nightly scrub reads every stored byte once"
+    )
     vector_wait_days: int = Field(
         7, ge=0, le=36_500, description="days past its line that a record waits in hot for a vector"
     )

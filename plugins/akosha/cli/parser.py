@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import akosha
-from akosha.cli import verbs
+from akosha.cli import policy, verbs
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -22,6 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
     groups = parser.add_subparsers(metavar="verb", required=True)
     _lake_verbs(groups)
     _job_verbs(groups)
+    _repair_verbs(groups)
     _reading_verbs(groups)
     _demo_verbs(groups)
     return parser
@@ -31,15 +32,7 @@ def _lake_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     _verb(groups, "init", verbs.init, "create an empty lake at AKOSHA_LAKE_URL")
     _verb(groups, "status", verbs.status, "records, bytes and files per tier, backlog, quarantine, last runs")
     _verb(groups, "doctor", verbs.doctor, "check configuration, store, model, cache and pools")
-    policy = groups.add_parser("policy", help="the policy in force").add_subparsers(metavar="what", required=True)
-    _verb(policy, "show", verbs.policy_show, "print the policy in force")
-    changed = _verb(policy, "set", verbs.policy_set, "write the next policy: whether a system's absent records go away")
-    changed.add_argument(
-        "--delete-absent", action="append", default=[], metavar="SYSTEM", help="what its newest upload lacks goes away"
-    )
-    changed.add_argument(
-        "--keep-absent", action="append", default=[], metavar="SYSTEM", help="nothing goes away (the default)"
-    )
+    policy.add_verbs(groups, _verb)
 
 
 def _job_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -81,6 +74,37 @@ def _job_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     validate.add_argument("--as-of", help="recorded with the report (default: now)")
 
 
+def _repair_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    promote = _verb(groups, "promote", verbs.promote, "bring records back to hot, with their full text")
+    promote.add_argument("key", nargs="*", metavar="SYSTEM TABLE ID", help="one record")
+    promote.add_argument("--keys", type=Path, help="a file of keys: system, table and id on a line, separated by tabs")
+    promote.add_argument("--system", default="", help="instead, all aged records of this system")
+    promote.add_argument("--since", help="of these, created at this time or later, ISO 8601")
+    promote.add_argument("--until", help="of these, created before this time")
+    promote.add_argument("--hold-days", type=int, default=30, help="days for which they stay in hot (default 30)")
+    promote.add_argument("--dry-run", action="store_true", help="say what would come back, commit nothing")
+    undo = _verb(groups, "undo", verbs.undo, "return shards to a retained version and hold them")
+    _narrowing(undo)
+    undo.add_argument("--to-version", type=int, help="the version of that shard to go back to")
+    undo.add_argument("--to-time", help="each shard to its newest version of this time or earlier, ISO 8601")
+    undo.add_argument("--run", dest="undo_run", default="", metavar="RUN", help="take back the commits of this run")
+    undo.add_argument("--reason", default="", help="a sentence for whoever finds the shards held")
+    undo.add_argument(
+        "--dry-run",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="only say what would be undone (default); --no-dry-run or --yes does it",
+    )
+    undo.add_argument("--yes", dest="dry_run", action="store_false", help="do it")
+    release = _verb(groups, "release", verbs.release, "let held shards go; without options all of them")
+    _narrowing(release)
+    release.add_argument("--skip", action="store_true", help="set the undone uploads aside in quarantine")
+    release.add_argument("--dry-run", action="store_true", help="say what would be let go, commit nothing")
+    maintain = _verb(groups, "maintain", verbs.maintain, "sweep: delete versions past retention and files nobody names")
+    _narrowing(maintain)
+    maintain.add_argument("--dry-run", action="store_true", help="say what would be deleted, delete nothing")
+
+
 def _reading_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     search = _verb(groups, "search", verbs.search, "find the nearest texts in hot and warm")
     search.add_argument("text", help="what to look for")
@@ -92,10 +116,29 @@ def _reading_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--since", type=_instant, help="created at this time or later, ISO 8601, UTC if no zone is given"
     )
     search.add_argument("--until", type=_instant, help="created before this time")
+    told = _verb(groups, "explain", verbs.explain, "tell the life of one record: where it is, why, and when it moves")
+    for name, text in (("system", "system id"), ("table", "source table"), ("record", "record id")):
+        told.add_argument(name, help=text)
+    told.add_argument("--as-of", help="whether it is due at this instant, ISO 8601 (default: now)")
     export = _verb(groups, "export", verbs.export, "write every live record to Parquet files")
     export.add_argument("--out", type=Path, required=True, help="a new folder")
     fsck = _verb(groups, "fsck", verbs.fsck, "verify every commit, file, digest and invariant")
     fsck.add_argument("--read-data", action="store_true", help="also read and hash every byte")
+    scrub = _verb(groups, "scrub", verbs.scrub, "read this day's share of all stored bytes again")
+    scrub.add_argument("--cycle-days", type=int, help="days within which all are read (default: AKOSHA_SCRUB_DAYS)")
+    repair = _verb(groups, "repair", verbs.repair, "bring back what is damaged from what is still there")
+    repair.add_argument("--shard", type=int, help="only this shard, 0-255")
+    repair.add_argument(
+        "--from", dest="copy_url", default="", metavar="URL", help="a copy of the lake to take objects from"
+    )
+    repair.add_argument(
+        "--dry-run", action=argparse.BooleanOptionalAction, default=True, help="only say what would be done (default)"
+    )
+    repair.add_argument("--accept-loss", action="store_true", help="go on without records that nothing has any more")
+    proof = _verb(groups, "rebuild-proof", verbs.rebuild_proof, "replay all uploads into an empty lake and compare")
+    proof.add_argument("--out", type=Path, help="a new folder for the rebuilt lake, which is kept (default: none is)")
+    proof.add_argument("--shard", type=int, help="only this shard, 0-255")
+    proof.add_argument("--system", default="", help="only this system's shard")
     quarantine = groups.add_parser("quarantine", help="uploads set aside").add_subparsers(metavar="what", required=True)
     listing = _verb(quarantine, "list", verbs.quarantine_list, "what was set aside, by system and reason")
     listing.add_argument("--rows", action="store_true", help="uploads of which single rows were refused")

@@ -16,7 +16,19 @@ from akosha.embedding.model import load_lane_encoder
 from akosha.embedding.source import VectorSource
 from akosha.errors import UsageError
 from akosha.jobs.estimates import FIRST_RECORDS, Estimate, estimate
-from akosha.jobs.plans import TEXTS, Plan, Result, Summary, Work, chosen_shards, now, open_lake, write_plan, writer_of
+from akosha.jobs.plans import (
+    TEXTS,
+    Plan,
+    Result,
+    Summary,
+    Work,
+    chosen_shards,
+    held_said,
+    now,
+    open_lake,
+    write_plan,
+    writer_of,
+)
 from akosha.lake.commits import FileEntry
 from akosha.lake.documents import Document
 from akosha.lake.lake import Lake
@@ -111,6 +123,7 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
             f"; {counts['replaced']:,} vectors of another model replaced, {counts['to_replace']:,} left, "
             f"sent by {', '.join(sorted(foreign)[:NAMED_SYSTEMS])}"
         )
+    message += held_said(outcomes)
     return {
         "message": message,
         "counts": counts,
@@ -155,7 +168,7 @@ def _strangers(
     lake: Lake, done: ShardEmbedding, due: Sequence[str], source: VectorSource, writer: Writer
 ) -> dict[str, Any]:
     """Judge the systems that are due in a shard and replace what is foreign, as far as the budget lasts."""
-    if not due or source.exhausted:
+    if not due or source.exhausted or done.waits_for:
         return {"replaced": 0, "to_replace": 0, "verdicts": []}
     head = lake.shard(done.shard).head()
     verdicts = judge(lake, head, due, source, policy=lake.settings.client_vectors, now=writer.now)

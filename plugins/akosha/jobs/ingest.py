@@ -19,6 +19,7 @@ from akosha.jobs.plans import (
     Summary,
     Work,
     chosen_shards,
+    held_said,
     now,
     open_lake,
     parse_as_of,
@@ -172,7 +173,7 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
     return {
         "ok": figures["success"],
         "figures": figures,
-        "message": _did(plan, counts) + said(figures),
+        "message": _did(plan, counts) + held_said(outcomes) + said(figures),
         "counts": {**_numbers(parameters), **counts, "systems": len(systems)},
         "rows_changed": sum(counts[name] for name in ("new", "changed", "retimed", "amended", "gone")),
         "quarantine_reasons": dict(Counter(entry["reason"] for outcome in outcomes for entry in outcome["reasons"])),
@@ -198,6 +199,8 @@ def _done(counts: Mapping[str, int]) -> str:
         message += f"; {counts['older']:,} older texts did not replace newer ones"
     if counts["superseded"]:
         message += f"; {counts['superseded']} left quarantine because a newer upload of their system was taken in"
+    if counts["held"]:
+        message += f"; {counts['held']} uploads wait for the release of their shard and come again"
     if counts["deferred"]:
         message += f"; {counts['deferred']} uploads changed while being read and come again"
     return message

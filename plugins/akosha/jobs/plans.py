@@ -12,6 +12,7 @@ from akosha.errors import PermanentError, UsageError
 from akosha.lake import layout
 from akosha.lake.documents import Document, seal, unseal
 from akosha.lake.lake import Lake
+from akosha.lake.policy import Policy
 from akosha.lake.shard_log import Writer
 from akosha.settings import Settings
 
@@ -52,9 +53,19 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def policy_of_plan(lake: Lake, plan: Document) -> Policy:
+    """The policy a run was planned under: one that is written meanwhile counts from the next run on."""
+    return policy_of_parameters(lake, plan["parameters"])
+
+
+def policy_of_parameters(lake: Lake, parameters: Mapping[str, Any]) -> Policy:
+    """The policy that a plan's parameters name; the newest where they name none."""
+    return lake.policy(parameters.get("policy") or None)
+
+
 def writer_of(lake: Lake, plan: Document) -> Writer:
     """Who commits in this run."""
-    return Writer(run_id=plan["run_id"], policy=lake.policy().number, now=now())
+    return Writer(run_id=plan["run_id"], policy=policy_of_plan(lake, plan).number, now=now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +119,14 @@ def write_plan(
         message: one line for operators.
         parameters: kept in the plan for `run_batch`, as JSON; ``estimate`` and ``dry_run`` go on into the summary.
     """
-    run = _UNSAFE.sub("-", run_id)
+    run = safe_run_id(run_id)
     batches = batches_of(work, lake.settings.batches, unit.per_batch)
     document: Document = {
         "format": "akosha-plan/1",
         "job": job,
         "run_id": run,
         "planned_at": now().isoformat(),
-        "parameters": parameters,
+        "parameters": {"policy": lake.policy().number, **parameters},
         "message": message,
         "batches": [[{"shard": part.shard, "items": part.items} for part in batch] for batch in batches],
     }
@@ -124,6 +135,11 @@ def write_plan(
     labels = [{"batch": number, "label": _label(batch, unit)} for number, batch in enumerate(batches)]
     weight = sum(part.load for part in work)
     return {"plan_key": key, "job": job, "run_id": run, "batches": labels, "message": message, "weight": weight}
+
+
+def safe_run_id(run_id: str) -> str:
+    """A run id as it stands in paths and commits."""
+    return _UNSAFE.sub("-", run_id)
 
 
 def read_plan(lake: Lake, plan_key: str) -> Document:
@@ -139,6 +155,7 @@ def write_summary(lake: Lake, plan: Document, summary: Summary, shards: Iterable
         "job": plan["job"],
         "run_id": plan["run_id"],
         "finished_at": now().isoformat(),
+        "policy": plan["parameters"].get("policy"),
         "heads": heads,
         **summary,
     }
@@ -161,6 +178,11 @@ def require_all_batches(plan: Document, results: Sequence[Mapping[str, Any]]) ->
             "Read the failed tasks' logs; the next run takes the rest again"
         )
         raise PermanentError(message, job=plan["job"], shards=shards)
+
+
+def held_said(outcomes: Iterable[Mapping[str, Any]]) -> str:
+    """What a message adds about shards that are held after an undo; nothing when none is."""
+    return "".join(f"; {outcome['waits_for']}" for outcome in outcomes if outcome.get("waits_for"))
 
 
 def parse_as_of(as_of: str | None, *, force: bool) -> datetime:

@@ -15,7 +15,7 @@ from typing import Final
 
 from akosha.embedding.source import progress_log
 from akosha.errors import PermanentError, WorkerLostError
-from akosha.jobs import embed, ingest, moves, validation
+from akosha.jobs import embed, ingest, maintain, moves, promote, undo, validation
 from akosha.jobs.estimates import lines, spent
 from akosha.jobs.plans import Plan, Result, Summary, open_lake, read_plan, require_all_batches, write_summary
 from akosha.jobs.stopping import stoppable
@@ -29,6 +29,10 @@ JOBS: Final[dict[str, ModuleType]] = {
     moves.HOT_TO_WARM: moves,
     moves.WARM_TO_COLD: moves,
     validation.JOB: validation,
+    undo.UNDO: undo,
+    undo.RELEASE: undo,
+    promote.OPERATION: promote,
+    maintain.JOB: maintain,
 }
 # Embedding computes on one core; a process of its own costs 2.5 CPU-s, as much as 50 texts.
 PARALLEL_WEIGHT: Final = {ingest.JOB: 16_000, embed.JOB: 1_024, moves.HOT_TO_WARM: 20_000, moves.WARM_TO_COLD: 20_000}

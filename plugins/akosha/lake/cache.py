@@ -8,6 +8,8 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from math import inf
 from pathlib import Path
 
 from akosha.errors import ConfigurationError, DiskFullError, IntegrityError, ObjectMissingError
@@ -46,6 +48,11 @@ class FileCache:
         self._verified.add(path)
         return path
 
+    def copy_of(self, key: str, sha256: str) -> Path | None:
+        """The local copy of a file of a remote store, if there is one with exactly these bytes; the store is not asked."""
+        kept = self._kept(key, sha256)
+        return kept if _intact(kept, sha256) else None
+
     def _fetch(self, store: ObjectStore, key: str, sha256: str, kept: Path) -> None:
         with self._writing():
             kept.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +86,19 @@ class FileCache:
         finally:
             shutil.rmtree(folder)
 
+    def clear_scratch(self, *, before: datetime) -> int:
+        """Remove private folders in which nothing has been written since an instant: those of killed processes.
+
+        Returns:
+            how many.
+        """
+        cleared = 0
+        for folder in sorted((self._folder / "scratch").glob("*")):
+            if folder.is_dir() and _last_written(folder) < before.timestamp():
+                shutil.rmtree(folder, ignore_errors=True)  # another process may be at it, too
+                cleared += 1
+        return cleared
+
     def _kept(self, key: str, sha256: str) -> Path:
         return self._folder / "files" / sha256[:2] / f"{sha256}{Path(key).suffix}"
 
@@ -92,6 +112,14 @@ class FileCache:
                 raise DiskFullError(message, setting="AKOSHA_CACHE_DIR", path=str(self._folder)) from error
             message = f"cannot write to the cache folder {self._folder} ({error.strerror}): change AKOSHA_CACHE_DIR"
             raise ConfigurationError(message, setting="AKOSHA_CACHE_DIR") from error
+
+
+def _last_written(folder: Path) -> float:
+    """When a folder or something in it was last written, in seconds since 1970; a folder that is gone is new."""
+    try:
+        return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    except FileNotFoundError:
+        return inf
 
 
 def _intact(kept: Path, sha256: str) -> bool:

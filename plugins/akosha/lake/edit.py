@@ -19,15 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from akosha.errors import CommitConflictError, IntegrityError
+from akosha.errors import CommitConflictError, CommitVoidError, IntegrityError, ShardHeldError
 from akosha.lake import files, layout, removals
-from akosha.lake.commits import Change, Commit, FileEntry, GraphFile, KeyFile, Removal, Tier
+from akosha.lake.commits import Change, Commit, FileEntry, GraphFile, HoldFile, KeyFile, Removal, Tier, held_sentence
 from akosha.lake.files import MAX_ROWS, ROW
 from akosha.lake.graph_schema import GRAPH, KINDS
 from akosha.lake.graph_schema import ORDER as GRAPH_ORDER
 from akosha.lake.lake import Lake
 from akosha.lake.objects import ObjectStore
-from akosha.lake.schemas import BY_TIER, KEYS
+from akosha.lake.schemas import BY_TIER, HOLDS, KEYS
 from akosha.lake.shard_log import Writer
 
 FAN_IN: Final = 8
@@ -57,6 +57,7 @@ class ShardEdit:
         self._added: list[FileEntry] = []
         self._keys: list[tuple[KeyFile | None, KeyFile]] = []
         self._graphs: list[tuple[GraphFile | None, GraphFile]] = []
+        self._holds: tuple[HoldFile | None, HoldFile | None] | None = None
         self._uploaded: list[tuple[ObjectStore, str]] = []
         self._staged: Change | None = None
         self._safe_to_discard = True
@@ -92,6 +93,12 @@ class ShardEdit:
         path, sha256, size = self._stage("keys", table.cast(KEYS), self._lake.store)
         self._replace_keys(KeyFile(system_id, path, table.num_rows, size, sha256, newest.isoformat(), file_sha256))
 
+    def restore_keys(self, system_id: str, table: pa.Table) -> None:
+        """Replace the key file of a system after damage: as `set_keys`, but its newest upload is read again when it comes."""
+        before = self.head.keys[system_id]
+        path, sha256, size = self._stage("keys", table.cast(KEYS), self._lake.store)
+        self._keys.append((before, KeyFile(system_id, path, table.num_rows, size, sha256, before.newest_manifest)))
+
     def confirm_keys(self, system_id: str, *, newest: datetime, file_sha256: str = "") -> None:
         """Note that a newer upload of a system holds the keys that its newest one held: the key file stays."""
         before = self.head.keys[system_id]
@@ -118,6 +125,14 @@ class ShardEdit:
         after = GraphFile(system_id, path, entities, relations, notes, size, sha256, newest_manifest)
         self._graphs.append((before, after))
 
+    def set_holds(self, table: pa.Table) -> None:
+        """Replace the records on hold by `table` (schema ``HOLDS``, sorted by key); an empty one leaves no file."""
+        after = None
+        if table.num_rows:
+            path, sha256, size = self._stage("holds", table.combine_chunks().cast(HOLDS), self._lake.store)
+            after = HoldFile(path, table.num_rows, size, sha256)
+        self._holds = None if after == self.head.holds else (self.head.holds, after)
+
     def stage(self) -> None:
         """Write, verify and upload everything that is pending; nothing is visible yet."""
         remove: list[FileEntry] = []
@@ -126,7 +141,13 @@ class ShardEdit:
             self._settle(tier, edit, remove, mask)
         self._tiers.clear()
         self._staged = Change(
-            "", tuple(self._added), tuple(remove), tuple(mask), tuple(self._keys), graphs=tuple(self._graphs)
+            "",
+            tuple(self._added),
+            tuple(remove),
+            tuple(mask),
+            tuple(self._keys),
+            graphs=tuple(self._graphs),
+            holds=self._holds,
         )
 
     def publish(
@@ -153,6 +174,8 @@ class ShardEdit:
         self._safe_to_discard = False
         try:
             return self._lake.shard(self.head.shard).publish(self.head, change, writer)
+        except CommitVoidError:
+            raise  # frozen for days: if the commit was part of the chain after all, the chain names what was staged
         except CommitConflictError:
             self._safe_to_discard = True
             raise
@@ -169,8 +192,12 @@ class ShardEdit:
     ) -> None:
         """Turn drops into removed, rewritten or masked files, and pending rows into files, merging small ones."""
         for entry, drops in edit.drops.values():
+            gone = np.unique(np.concatenate(drops))
+            if len(gone) == entry.rows:  # as a whole: neither it nor its removal list need be readable
+                remove.append(entry)
+                continue
             before = self._lake.removed(entry)
-            gone = np.unique(np.concatenate([*drops, *([] if before is None else [before])]))
+            gone = gone if before is None else np.union1d(gone, before)
             if len(gone) == entry.rows:
                 remove.append(entry)
             elif removals.worth_rewriting(entry.rows, len(gone)):
@@ -250,7 +277,12 @@ def edit_shard(lake: Lake, head: Commit, about: Mapping[str, str]) -> Iterator[S
         lake: the lake.
         head: the version the edit is planned against.
         about: names of codecs and models, written into every file.
+
+    Raises:
+        ShardHeldError: the shard is held after an undo; nothing is staged.
     """
+    if head.held_by:
+        raise ShardHeldError(held_sentence(head), shard=head.shard, found_version=head.version)
     with lake.cache.scratch() as scratch:
         edit = ShardEdit(lake, head, scratch, about)
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from akosha.errors import ObjectMissingError
-from akosha.lake.commits import Commit, FileEntry, GraphFile, KeyFile
+from akosha.lake.commits import Commit, FileEntry, GraphFile, HoldFile, KeyFile
 from akosha.lake.files import sha256_of
 from akosha.lake.lake import Lake
 from akosha.lake.objects import ObjectStore
@@ -46,7 +46,7 @@ def named_files(commits: Iterable[Commit], report: FsckReport) -> dict[Place, Na
     """Every file that some versions name, once; a finding when two versions disagree about one."""
     found: dict[Place, NamedFile] = {}
     for commit in commits:
-        for file in _files_of(commit):
+        for file in files_of(commit):
             known = found.setdefault(file.place, file)
             known.versions.add(commit.version)
             if known != file:
@@ -55,7 +55,8 @@ def named_files(commits: Iterable[Commit], report: FsckReport) -> dict[Place, Na
     return found
 
 
-def _files_of(commit: Commit) -> Iterator[NamedFile]:
+def files_of(commit: Commit) -> Iterator[NamedFile]:
+    """Every file that one version names: tiers, archive, removal lists, key files, graphs."""
     for entry in commit.files.values():
         yield _named(entry, entry.root, entry.tier, commit.shard)
         if entry.removal is not None:
@@ -66,9 +67,11 @@ def _files_of(commit: Commit) -> Iterator[NamedFile]:
         yield _named(keys, "lake", "keys", commit.shard)
     for graph in commit.graphs.values():
         yield _named(graph, "lake", "graph", commit.shard)
+    if commit.holds is not None:
+        yield _named(commit.holds, "lake", "holds", commit.shard)
 
 
-def _named(entry: FileEntry | KeyFile | GraphFile, root: str, kind: str, shard: int) -> NamedFile:
+def _named(entry: FileEntry | KeyFile | GraphFile | HoldFile, root: str, kind: str, shard: int) -> NamedFile:
     return NamedFile(root, entry.path, kind, entry.bytes, entry.sha256, shard)
 
 
