@@ -151,6 +151,8 @@ class WorkerLostError(RetryableError):
 class StoppedError(RetryableError):
     """SIGTERM ended the work; the shard at work is as it was."""
 
+    anchor: ClassVar[str] = "stopped-by-sigterm"
+
 
 class CommitConflictError(RetryableError):
     """Another writer moved the shard head, and the change no longer fits on top."""

@@ -175,10 +175,7 @@ def test_an_execution_timeout_of_airflow_leaves_no_damage_and_the_next_run_does_
                 try:
                     with TimeoutPosix(seconds), akosha_airflow.library_errors():
                         jobs.run_batch(plan["plan_key"], batch["batch"])
-                except AirflowTaskTimeout:
-                    cut += 1
-                except RuntimeError as error:  # what DuckDB makes of an exception that reaches it
-                    assert str(error) == "Query interrupted"
+                except (AirflowTaskTimeout, RuntimeError):  # the latter is what DuckDB makes of the former
                     cut += 1
         assert_sound(installation)
         assert stray(installation) == set()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
 from pathlib import Path
 
 import boto3
@@ -14,6 +16,8 @@ from tests.support.approvals import somebody_answers
 from akosha import jobs
 from akosha.jobs import plans
 from akosha.lake.lake import Lake
+from akosha.lake.shard_log import Writer
+from akosha.lake.undo import undo_shard
 from akosha.settings import Settings
 
 pytestmark = [
@@ -318,3 +322,79 @@ def test_the_summary_that_an_asset_event_carries_names_the_backlog_and_every_oth
     assert summary["counts"]["backlog_uploads"] == summary["counts"]["due"] - 2 > 0
     for name in ("refused_rows", "rows_read", "requests", "backlog_bytes", "backlog_oldest_seconds", "unusable_keys"):
         assert summary["counts"][name] >= 0
+
+
+def go_on(done):
+    """The run that ``go_on`` triggered, which a test has to start itself: its id and conf; None when there is none."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        found = select(DagRun).where(DagRun.dag_id == done.dag_id, DagRun.run_id.like(f"slice%{done.run_id}"))
+        made = session.scalars(found.order_by(DagRun.id.desc())).first()
+        return (made.run_id, dict(made.conf)) if made else None
+
+
+def test_a_week_of_moves_is_caught_up_in_bounded_slices_that_follow_each_other(run, upload, monkeypatch):
+    for number in range(4):
+        upload(f"machine-{number}", "20261120_235900")
+    run("akosha_ingest")
+    total, files = records()["hot"], sum(tier["files"] for tier in jobs.status()["tiers"].values())
+    monkeypatch.setenv("AKOSHA_MOVE_BYTES_PER_RUN", "1")
+
+    conf, moved, slices = later(30), 0, 0
+    while conf:
+        done, summary = run("akosha_hot_to_warm", **conf)
+        slices += 1
+        assert done.state == "success"
+        assert summary["plan"]["slice"] == slices <= files
+        moved += summary["rows_changed"]
+        triggered = go_on(done)
+        assert bool(triggered) == bool(summary["left"])
+        if triggered:
+            assert triggered[0].startswith("slice_")
+            assert f"slice {slices}, {summary['left']['shards']} shards" in summary["message"]
+        conf = triggered[1] if triggered else None
+    assert slices > 2
+    assert (moved, records()["hot"], records()["warm"]) == (total, 0, total)
+
+
+def test_a_dry_run_of_any_slice_asks_for_no_other_run(run, monkeypatch):
+    run("akosha_ingest")
+    monkeypatch.setenv("AKOSHA_MOVE_BYTES_PER_RUN", "1")
+    done, summary = run("akosha_hot_to_warm", **later(30), dry_run=True)
+    assert (done.state, summary["left"], go_on(done)) == ("success", {}, None)
+    assert summary["estimate"]["rows"] == records()["hot"]
+
+
+def test_a_task_that_runs_twice_at_once_and_once_more_moves_every_record_once(run):
+    """I1, I4: correctness comes from the commit, not from Airflow."""
+    run("akosha_ingest")
+    total = records()["hot"]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as twins:
+        plan = jobs.plan_move("twins", "hot-to-warm", **later(30))
+        batches = [batch["batch"] for batch in plan["batches"]]
+        running = [twins.submit(jobs.run_batch, plan["plan_key"], batch) for batch in batches for _ in range(2)]
+        results = [future.result() for future in running]
+    assert (records()["hot"], records()["warm"]) == (0, total)
+    assert sum(shard["rows"] for result in results for shard in result["shards"]) >= total
+    before = heads()
+    done, summary = run("akosha_hot_to_warm", **later(30))
+    assert (done.state, summary["rows_changed"], heads()) == ("success", 0, before)
+
+
+def test_a_held_shard_is_left_alone_and_named_by_a_green_run(run):
+    run("akosha_ingest")
+    lake = Lake.open(Settings.from_environment())
+    held, *others = sorted(head.shard for head in lake.heads())
+    undo_shard(lake, held, to_version=0, writer=Writer("undo", lake.policy().number, WRITTEN), reason="a test")
+    before = dict(heads())[held]
+
+    done, summary = run("akosha_hot_to_warm", **later(30))
+    assert done.state == "success"
+    assert f"{held:03d}" in summary["message"]
+    assert "held" in summary["message"]
+    assert summary["rows_changed"] > 0
+    assert dict(heads())[held] == before
+    assert others

@@ -69,7 +69,10 @@ def test_what_is_done_is_not_taken_again_and_a_cut_shard_goes_on_behind_its_cut(
 files = st.tuples(st.integers(0, 30), st.integers(0, 10), st.integers(1, 60))
 
 
-@given(lake=st.dictionaries(st.integers(0, 255), st.lists(files, min_size=1, max_size=6), max_size=6), limit=st.integers(1, 100))
+@given(
+    lake=st.dictionaries(st.integers(0, 255), st.lists(files, min_size=1, max_size=6), max_size=6),
+    limit=st.integers(1, 100),
+)
 def test_slices_end_and_reach_every_record_even_when_nothing_moves(lake, limit):
     """Records may wait (for a vector, pinned): a chain of slices must pass them, or they would starve the others."""
     heads = {
