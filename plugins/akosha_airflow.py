@@ -412,3 +412,20 @@ class GoOn(TriggerDagRunOperator):
         self.trigger_run_id = f"slice_{left['slice'] + 1}__{origin}"
         log.info("go_on run=%s left=%s", self.trigger_run_id, left)
         super().execute(context)
+
+
+def move(kind: str, asset: Asset) -> None:
+    """All tasks of a DAG that moves records between two tiers: `kind` is ``hot-to-warm`` or ``warm-to-cold``."""
+
+    @task(pool="akosha_move")
+    def plan() -> list[dict[str, Any]]:
+        from akosha import jobs
+
+        context = get_current_context()
+        fields = ("system", "shard", "dry_run", "force", "continues")
+        chosen = {name: context["params"][name] for name in fields}
+        with library_errors():
+            return hand_out(jobs.plan_move(lake_run_id(context), kind, as_of=as_of(context), **chosen))
+
+    moved = carry_out(plan(), work="move", pool="akosha_move", asset=asset, announce_when=all_moved)
+    moved >> GoOn(pool="akosha_move")
