@@ -34,6 +34,8 @@ AFTER_ALL_BATCHES = TriggerRule.ALL_DONE
 MAP_LABEL = "{{ batch_label }}"
 # How long an approval waits. Nobody answered = rejected.
 APPROVAL_WAIT = timedelta(hours=24)
+# What an asset event tells besides the counts, where a summary has it.
+_TOLD = ("spent", "quarantine_reasons", "held", "left", "recall")
 _ASKED, _ANSWER = "approval", "answer"
 
 
@@ -248,6 +250,7 @@ def announce(asset: Asset, summary: Mapping[str, Any], context: Context) -> None
         "rows_changed": summary["rows_changed"],
         "counts": summary["counts"],
         "message": summary["message"],
+        **{name: summary[name] for name in _TOLD if name in summary},
     }
     context["outlet_events"][outlet(asset)].add(asset, extra=extra)
 

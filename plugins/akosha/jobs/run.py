@@ -186,7 +186,11 @@ def _total(name: str, results: Sequence[Result]) -> float:
 
 def _reported(summary: Summary) -> Summary:
     """Every number of a run in its log: one line, and those of the estimate when it is a dry run."""
-    numbers = {**summary["counts"], **{f"spent_{name}": value for name, value in summary.get("spent", {}).items()}}
+    numbers = {
+        **summary["counts"],
+        **{f"quarantined_{reason}": count for reason, count in summary.get("quarantine_reasons", {}).items()},
+        **{f"spent_{name}": value for name, value in summary.get("spent", {}).items()},
+    }
     said = " ".join(f"{name}={value}" for name, value in numbers.items())
     log.info("finished job=%s run=%s message=%r %s", summary["job"], summary["run_id"], summary["message"], said)
     for line in lines(summary["estimate"]) if summary["dry_run"] and "estimate" in summary else ():
