@@ -163,6 +163,8 @@ class CommitConflictError(RetryableError):
 class ShardHeldError(CommitConflictError):
     """The shard is held after an undo: every other change waits until somebody lets it go."""
 
+    anchor: ClassVar[str] = "a-held-shard"
+
 
 class CommitVoidError(CommitConflictError):
     """What was published does not descend from the chain any more. Delete nothing that it named: it may stand there."""

@@ -177,7 +177,7 @@ def findings() -> set[str]:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
-                and node.func.attr in {"damage", "warn"}
+                and node.func.attr in {"damage", "warn", "note"}
             ):
                 found |= _texts(node.args[0])
             if isinstance(node, ast.Assign) and any(getattr(name, "id", "") == "code" for name in node.targets):

@@ -151,7 +151,7 @@ def test_an_answer_reads_as_a_person_would_say_it(lived: Installation):
     starts = [line.split()[0] for line in said[1:] if line.startswith("  ") and line[2] != " "]
     assert starts == [
         "where",
-        "text",
+        "summary",
         "revision",
         "created",
         "came",

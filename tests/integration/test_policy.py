@@ -17,6 +17,8 @@ import pytest
 from tests.integration.small_lake import NOW, Memory, keys_of, memories, new_lake, table_of
 from tests.support.installation import Installation
 
+from akosha.jobs import explain
+from akosha.jobs.explained import lines
 from akosha.lake.edit import edit_shard
 from akosha.lake.lake import Lake
 from akosha.lake.layout import shard_of
@@ -24,11 +26,13 @@ from akosha.lake.policy import Policy, Source
 from akosha.lake.policy_documents import PolicyChange, changed_document, newest_document, write_policy
 from akosha.lake.provenance import about, is_unarchived
 from akosha.lake.shard_log import Writer
+from akosha.lake.undo import undo_shard
 from akosha.quality.fsck import fsck
 from akosha.tiers import due as due_module
 from akosha.tiers import hot_to_warm, warm_to_cold
 from akosha.tiers.due import Due
 from akosha.tiers.moves import ShardMove
+from akosha.tiers.promote import promote_shard
 
 pytestmark = pytest.mark.integration
 
@@ -299,7 +303,8 @@ def test_what_is_lost_for_good_is_said_beforehand(akosha: Callable[..., Any]):
     assert answer["estimate"].keys() >= {"rows", "bytes", "files", "requests", "minutes", "first_records"}
 
 
-def test_doctor_says_what_a_lake_without_archive_gives_up(akosha: Callable[..., Any]):
+def test_doctor_says_what_a_lake_without_archive_gives_up(akosha: Callable[..., Any], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("AIRFLOW_HOME", raising=False)  # asking Airflow for its pools takes seconds
     assert "the archive is on" in akosha("doctor").stdout
     assert akosha("policy", "set", "--archive", "off", "--system", SYSTEM, "--yes").returncode == 0
     told = next(line for line in akosha("doctor").stdout.splitlines() if " policy " in line and "archive" in line)
@@ -349,3 +354,48 @@ def test_what_cannot_be_meant_is_refused_with_what_can(akosha: Callable[..., Any
 def test_a_pin_of_a_record_that_is_not_there_is_named(akosha: Callable[..., Any]):
     said = akosha("policy", "set", "--pin", SYSTEM, TABLE, "2o").stdout
     assert f"no such record lives in the lake now, the pin waits for it: {SYSTEM} / {TABLE} / 2o" in said
+
+
+def test_a_promoted_record_is_held_and_says_until_when(tmp_path: Path):
+    lake = new_lake(tmp_path)
+    put(lake, "warm", aged(SYSTEM, 20, 30))
+    keys = pa.table({"system_id": [SYSTEM], "source_table": [TABLE], "record_id": ["20"]})
+    until = NOW + 30 * DAY
+    promote_shard(lake, SHARD, keys, Writer("run-2", 1, NOW), hold_until=until)
+    assert (moved(lake, lake.policy(), "hot").staying, ids(lake, "hot")) == ({"held": 1}, {"20"})
+    with Installation.local(tmp_path).using(lake_url=lake.settings.lake_url).applied():
+        answer = explain(SYSTEM, TABLE, "20", as_of=NOW.isoformat())
+    held = next(reason for reason in answer["next"]["reasons"] if reason["reason"] == "held")
+    assert (held["holds"], answer["next"]["due"]) == (True, False)
+    assert answer["next"]["not_before"] == (until - timedelta(seconds=1)).isoformat()
+    assert answer["history"][0]["what"] == "moved warm -> hot"
+    assert moved(lake, lake.policy(), "hot", until).rows == 1
+
+
+def test_what_the_archive_left_out_is_not_taken_for_lost_when_something_else_is(tmp_path: Path):
+    """I11."""
+    lake = new_lake(tmp_path)
+    put(lake, "hot", aged(SYSTEM, 3, 10))
+    moved(lake, changed(lake, fields={"archive": False}), "hot")
+    (entry,) = lake.shard(SHARD).head().of_tier("hot")
+    lake.store.delete(entry.path)
+    report = fsck(lake, read_data=True)
+    (finding,) = [found for found in report.findings if found.severity == "damage"]
+    assert (finding.code, finding.records) == ("file_missing", 1), "the young one"
+
+
+def test_an_undone_move_is_told_as_what_it_was(tmp_path: Path):
+    lake = new_lake(tmp_path)
+    put(lake, "hot", aged(SYSTEM, *range(20, 26)))
+    policy = changed(lake, systems={SYSTEM: {"hot_days": 24}})
+    assert moved(lake, policy, "hot").rows == 1, "a row leaves its file by a removal list"
+    undo_shard(lake, SHARD, to_version=1, writer=Writer("run-3", 2, NOW), reason="a slip")
+    with Installation.local(tmp_path).using(lake_url=lake.settings.lake_url).applied():
+        answer = explain(SYSTEM, TABLE, "25", as_of=NOW.isoformat())
+    assert [(step["operation"], step["what"]) for step in answer["history"]] == [
+        ("undo", "moved warm -> hot"),
+        ("hot-to-warm", "moved hot -> warm"),
+        ("ingest", "came into hot"),
+    ]
+    assert answer["held_by"]
+    assert "nothing moves until `akosha release`" in "\n".join(lines(answer))

@@ -1,4 +1,4 @@
-"""Aged records come back to hot as they were, stay there for a while, and are in one tier at every moment. Cites I1, I2, I11, I33."""
+"""Aged records come back to hot as they were, stay there for a while, and are in one tier at every moment. Cites I1, I2, I11, I32."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def test_a_vector_that_was_not_kept_is_made_at_once_where_there_is_a_source(lake
 
 
 def test_promoted_records_are_on_hold_and_an_undo_takes_the_hold_back(lake: Lake, shelf: Shelf):
-    """I33, I28."""
+    """I32, I28."""
     promote(lake, shelf.tiers["warm"][0], shelf.tiers["hot"][0])
     head = lake.shard(SHARD).head()
     held = holds(lake, head).to_pylist()
@@ -153,7 +153,7 @@ def test_promoted_records_are_on_hold_and_an_undo_takes_the_hold_back(lake: Lake
 
 
 def test_holds_end_and_the_latest_counts():
-    """I33."""
+    """I32."""
     one, two = Memory("s", "a", "x", None, NOW), Memory("s", "b", "x", None, NOW)
     held = with_holds(HOLDS.empty_table(), keys(one, two), until=UNTIL, now=NOW)
     longer = with_holds(held, keys(one), until=UNTIL + timedelta(days=1), now=NOW)

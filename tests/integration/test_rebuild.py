@@ -15,6 +15,9 @@ import pytest
 from tests.support.installation import Installation
 from tests.support.uploads import database, memory, put_upload, vectors
 
+from akosha.demo.texts import harvest
+from akosha.demo.vectors import Corpus, unit_vectors
+from akosha.demo.world import build_world, publish_world
 from akosha.embedding.cache import EmbeddingCache
 from akosha.embedding.model import OUR_MODELS
 from akosha.jobs.rebuild import last_moves
@@ -172,3 +175,43 @@ def test_uploads_that_are_gone_are_listed_and_their_records_excluded(lived: Inst
     assert answer["ok"], answer
     assert answer["uploads"]["gone"] == [f"{gone} (no longer there)"]
     assert answer["counts"]["excluded"] > 0
+
+
+def test_a_part_of_the_demo_world_is_rebuilt_after_its_moves(tmp_path: Path):
+    """Layers of several clients, broken uploads, an ambiguous system, graphs: aged to three tiers and compared."""
+    installation = Installation.local(tmp_path, workers=1, client_vectors="keep")
+    Lake.create(installation.settings, now=NOW)
+    corpus = Corpus(tuple(harvest(("flask", "alembic"))), unit_vectors)
+    publish_world(build_world(NOW, corpus, scale=0.02), installation.uploads)
+    installation.ingest()
+    installation.move("hot-to-warm", NOW)
+    installation.move("warm-to-cold", NOW)
+    live = installation.export()
+    assert set(live.column("tier").to_pylist()) == {"hot", "warm", "cold"}
+    answer = proof(installation)
+    assert answer["differences"] == [], answer
+    assert answer["counts"]["equal"] == answer["counts"]["records"] == live.num_rows
+    assert answer["uploads"]["aside"] > 0
+
+
+def test_undone_moves_and_records_on_hold_are_known_to_the_proof(lived: Installation):
+    shard = shard_of(LAPTOP)
+    log = lived.lake.shard(shard)
+    promoted = next(row for row in lived.export().select(["source_table", "record_id", "tier", "system_id"]).to_pylist()
+                    if row["tier"] == "warm" and row["system_id"] == LAPTOP)  # fmt: skip
+    before_moves = next(version for version in log.versions() if log.read(version).operation == "hot-to-warm") - 1
+    done = lived.main("undo", "--shard", str(shard), "--to-version", str(before_moves), "--yes")
+    assert done.returncode == 0, done.stderr
+    held = proof(lived, "--shard", str(shard))
+    assert (held["held_shards"], held["counts"]) == ([shard], {})
+    assert lived.main("release", "--shard", str(shard)).returncode == 0
+    lived.ingest()
+    answer = proof(lived, "--shard", str(shard))
+    assert answer["differences"] == [], answer
+    assert answer["counts"]["equal"] == answer["counts"]["records"] > 0
+    lived.move("hot-to-warm", NOW)
+    done = lived.main("promote", LAPTOP, promoted["source_table"], promoted["record_id"])
+    assert done.returncode == 0, done.stderr
+    answer = proof(lived, "--shard", str(shard))
+    assert answer["differences"] == [], answer
+    assert answer["counts"]["on hold, tier not compared"] == 1

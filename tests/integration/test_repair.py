@@ -163,3 +163,214 @@ def test_what_fsck_prints_brings_back_every_kind_of_file(sound: Installation, ki
     assert "nothing" not in found["sources"]
     run_printed(sound, answer)
     assert_restored(sound, before)
+
+
+def document_of(installation: Installation, kind: str) -> Path:
+    """One document of a kind; of commits the head of the first system's shard, of runs an ingest's."""
+    lake = installation.lake
+    keys = sorted(found.key for found in lake.store.list(""))
+    match kind:
+        case "commit":
+            key = next(key for key in keys if key.startswith(f"shards/{SHARD:03d}/commits/"))
+        case "older commit":
+            key = sorted(key for key in keys if key.startswith(f"shards/{SHARD:03d}/commits/"))[1]
+        case "memo":
+            key = next(key for key in keys if key.startswith(f"uploads/{SHARD:03d}/"))
+        case "policy":
+            key = next(key for key in keys if key.startswith("policy/"))
+        case "lake":
+            key = "lake.json"
+        case _:
+            key = next(key for key in keys if key.startswith("runs/") and f"/{kind}-ingest" in key)
+    path = lake.store.local_path(key)
+    assert path is not None
+    return path
+
+
+DOCUMENTS = ("commit", "older commit", "memo", "policy", "lake", "plan", "summary")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", DOCUMENTS)
+def test_what_fsck_prints_brings_back_every_kind_of_document(sound: Installation, kind: str, way: str):
+    before = sound.export()
+    victim = document_of(sound, kind)
+    WAYS[way](victim)
+    answer = fsck(sound)
+    key = victim.relative_to(sound.folder / "lake").as_posix()
+    if way == "deleted" and kind in {"memo", "plan", "summary"}:
+        assert damage(answer) == [], "its absence means nothing: the upload is read again, the run has ended"
+        sound.ingest()
+    else:
+        assert key in {finding["key"] for finding in damage(answer)}
+        if kind in {"commit", "older commit", "memo"}:
+            assert {finding["shard"] for finding in damage(answer)} == {SHARD}
+        run_printed(sound, answer)
+    if kind in {"commit", "memo"}:
+        sound.ingest()
+    assert_restored(sound, before)
+
+
+@pytest.mark.parametrize("kind", ["commit", "memo", "policy", "lake"])
+def test_one_flipped_bit_of_a_document_is_corrected_to_the_very_bytes(sound: Installation, kind: str):
+    """At places all over it, the digest among them."""
+    path = document_of(sound, kind)
+    whole = path.read_bytes()
+    for place in (0, len(whole) // 3, whole.index(b'"sha256": "') + 20, len(whole) - 1):
+        data = bytearray(whole)
+        data[place] ^= 1
+        path.write_bytes(bytes(data))
+        assert sound.main("repair", "--no-dry-run").returncode == 0
+        assert path.read_bytes() == whole, place
+
+
+def test_a_copy_of_the_lake_brings_everything_back_as_it_was(sound: Installation, pristine: Path):
+    """A file of each kind and three documents at once, and not a byte of what is damaged in the copy."""
+    store = sound.lake.store
+    sound_bytes = {found.key: store.get(found.key) for found in store.list("")}
+    victims = [live_files(sound, kind)[0] for kind in DATA_KINDS]
+    victims += [document_of(sound, kind) for kind in ("memo", "commit", "policy")]
+    for number, victim in enumerate(victims):
+        list(WAYS.values())[number % 3](victim)
+    done = sound.main("repair", "--from", f"file://{pristine}/lake", "--no-dry-run", "--json")
+    assert (done.returncode, json.loads(done.stdout)["ok"]) == (0, True)
+    restored = {found.key: store.get(found.key) for found in store.list("")}
+    assert restored == sound_bytes
+
+
+def test_a_dry_run_says_what_would_be_done_and_changes_nothing(sound: Installation):
+    flipped(live_files(sound, "warm")[0])
+    flipped(document_of(sound, "memo"))
+    before = {found.key: (found.size_bytes, found.etag) for found in sound.lake.store.list("")}
+    done = sound.main("repair", "--json")
+    answer = json.loads(done.stdout)
+    assert done.returncode == 3
+    assert {item["what"] for item in answer["repaired"]} >= {"records brought back"}
+    assert {found.key: (found.size_bytes, found.etag) for found in sound.lake.store.list("")} == before
+
+
+def test_records_that_nothing_has_stay_damaged_until_the_loss_is_accepted(sound: Installation):
+    shutil.rmtree(sound.folder / "uploads" / "systems" / SYSTEM)
+    lake = sound.lake
+    for found in list(lake.store.list(f"shards/{SHARD:03d}/commits/"))[1:]:  # no older version either
+        lake.store.delete(found.key)
+    before = sound.export()
+    victim = live_files(sound, "hot")[0]
+    victim.unlink()
+    (found,) = damage(fsck(sound))
+    assert found["sources"]["nothing"] == found["records"] > 0
+    heads = sound.heads()
+    refused = sound.main("repair", "--shard", str(SHARD), "--no-dry-run")
+    assert (refused.returncode, "--accept-loss" in refused.stderr) == (3, True)
+    assert sound.heads() == heads
+    assert sound.main("repair", "--shard", str(SHARD), "--no-dry-run", "--accept-loss").returncode == 0
+    assert damage(fsck(sound)) == []
+    assert sound.export().num_rows == before.num_rows - found["records"]
+
+
+def test_texts_come_back_from_the_archive_when_uploads_and_older_versions_are_gone(sound: Installation):
+    """Text, time, summary, fingerprint and vector; the details are what only an upload could bring again."""
+    before = sound.export()
+    shutil.rmtree(sound.folder / "uploads" / "systems" / SYSTEM)
+    lake = sound.lake
+    for found in list(lake.store.list(f"shards/{SHARD:03d}/commits/"))[1:]:
+        lake.store.delete(found.key)
+    victim = live_files(sound, "warm")[0]
+    flipped(victim)
+    (finding,) = damage(fsck(sound))
+    assert finding["sources"] == {"archive": finding["records"]}
+    assert sound.main("repair", "--shard", str(SHARD), "--no-dry-run").returncode == 0
+    assert damage(fsck(sound)) == []
+    after = aged(sound)
+    kept = [name for name in EQUAL if name not in {"project", "metadata"}]
+    assert after.select([*kept, "tier", "codes"]).equals(before.select([*kept, "tier", "codes"]))
+
+
+def test_an_undo_to_the_version_that_fsck_names_works(sound: Installation):
+    before = sound.export()
+    flipped(live_files(sound, "hot")[0])
+    (finding,) = damage(fsck(sound))
+    (undo,) = finding["alternatives"]
+    assert sound.main(*shlex.split(undo)[1:], "--no-dry-run").returncode == 0
+    (held,) = [found for found in fsck(sound)["findings"] if found["severity"] == "info"]
+    assert (held["code"], held["shard"]) == ("held", SHARD)
+    assert sound.main("release", "--shard", str(SHARD)).returncode == 0
+    sound.ingest()
+    after = aged(sound)
+    assert after.select([*EQUAL, "tier"]).equals(before.select([*EQUAL, "tier"]))
+
+
+def test_a_remote_lake_is_repaired_from_the_cache(s3_server: str, bucket: str, tmp_path: Path):
+    installation = Installation.on_s3(tmp_path, s3_server, bucket, workers=1)
+    Lake.create(installation.settings, now=NOW)
+    put_upload(installation.uploads, SYSTEM, NOW, database({"conversations_v2": rows_of(SYSTEM)}))
+    installation.ingest()
+    lake = installation.lake
+    entry = lake.shard(SHARD).head().of_tier("hot")[0]
+    whole = lake.store.get(entry.path)
+    lake.store.put(entry.path, whole[:-1] + bytes((whole[-1] ^ 1,)))
+    (finding,) = damage(fsck(installation))
+    assert finding["sources"] == {"cache": 14}
+    run_printed(installation, fsck(installation))
+    assert lake.store.get(entry.path) == whole
+    assert fsck(installation)["ok"]
+
+
+def test_a_file_of_older_versions_only_concerns_no_record(sound: Installation):
+    before = sound.heads()
+    lake = sound.lake
+    log = lake.shard(SHARD)
+    live = log.head().paths
+    old = next(path for version in log.versions() for path in log.read(version).paths if path not in live)
+    path = lake.store.local_path(old)
+    assert path is not None
+    path.unlink()
+    answer = fsck(sound)
+    assert [found["records"] for found in damage(answer)] == [0]
+    run_printed(sound, answer)
+    assert damage(fsck(sound)) == []
+    assert sound.heads() == before, "no commit is needed"
+
+
+@pytest.mark.parametrize("kinds", [("warm", "archive"), ("hot", "keys"), ("cold", "archive", "keys"), ("hot", "removals"),
+                                   ("warm", "cold", "graph")], ids="-".join)  # fmt: skip
+def test_several_damaged_files_of_one_shard_come_back_together(sound: Installation, kinds: tuple[str, ...]):
+    """Texts that neither tier nor archive has any more are in older versions and in the uploads."""
+    before = sound.export()
+    for kind in kinds:
+        flipped(live_files(sound, kind)[0])
+    answer = fsck(sound)
+    assert sorted(found["kind"] for found in damage(answer)) == sorted(kinds)
+    run_printed(sound, answer)
+    assert_restored(sound, before)
+
+
+def test_without_older_versions_the_uploads_bring_everything_back(sound: Installation):
+    """Of every tier the first file, and the archive's: what is forgotten comes as new and ages again."""
+    before = sound.export()
+    lake = sound.lake
+    for found in list(lake.store.list(f"shards/{SHARD:03d}/commits/"))[1:]:
+        lake.store.delete(found.key)
+    for kind in ("hot", "warm", "cold", "archive"):
+        live_files(sound, kind)[0].unlink()
+    answer = fsck(sound)
+    assert {source for found in damage(answer) for source in found["sources"]} == {"upload"}
+    run_printed(sound, answer)
+    assert_restored(sound, before)
+
+
+def test_a_lost_list_of_records_on_hold_lets_them_age_like_all_others(sound: Installation):
+    before = sound.export()
+    record = next(row for row in before.select(["system_id", "source_table", "record_id", "tier"]).to_pylist()
+                  if row["tier"] == "warm" and row["system_id"] == SYSTEM)  # fmt: skip
+    done = sound.main("promote", record["system_id"], record["source_table"], record["record_id"])
+    assert done.returncode == 0, done.stderr
+    head = sound.lake.shard(SHARD).head()
+    assert head.holds is not None
+    path = sound.lake.store.local_path(head.holds.path)
+    assert path is not None
+    flipped(path)
+    answer = fsck(sound)
+    assert [(found["kind"], found["records"]) for found in damage(answer)] == [("holds", 1)]
+    run_printed(sound, answer)
+    assert_restored(sound, before)

@@ -1,4 +1,4 @@
-"""The sweep deletes what no retained version names, in two passes, and nothing else, wherever it is cut off. Cites I31, I32, I18."""
+"""The sweep deletes what no retained version names, in two passes, and nothing else, wherever it is cut off. Cites I31, I17, I18."""
 
 from __future__ import annotations
 

@@ -237,3 +237,10 @@ def test_the_first_defaults_are_those_of_the_first_release():
         name: first[name] for name in ("hot_days", "warm_days", "audit_share")
     }
     assert set(second) == set(OVERRIDABLE)
+
+
+def test_a_policy_can_be_followed_without_its_residence():
+    policy = Policy(2, 7, 90, 0.1, 7, min_residence_days=3, systems={"s": {"min_residence_days": 9, "hot_days": 2}})
+    assert policy.without_residence() == Policy(
+        2, 7, 90, 0.1, 7, systems={"s": {"min_residence_days": 0, "hot_days": 2}}
+    )

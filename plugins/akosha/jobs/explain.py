@@ -40,6 +40,8 @@ VERIFIED: Final = {
     "embed": f"its text has its digest; {_READ_BACK}",
     "hot-to-warm": "its text has its digest; its codes decode to within half a step of its vector; the batch passed the "
     f"recall gate; {_READ_BACK}, its row in the archive as well",
+    "promote": f"its text in the archive has its digest; {_READ_BACK}",
+    "undo": "every file of the version that was returned to is there; nothing was written anew",
     "warm-to-cold": f"its sign bits were made of its verified codes; {_READ_BACK}; the archive stayed as it was",
 }
 

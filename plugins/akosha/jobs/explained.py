@@ -28,7 +28,7 @@ def facts(answer: Answer) -> Iterator[str]:
         return
     revision, upload = answer["revision"], answer["upload"]
     yield f"where      {place['tier']}: row {place['row']} of {place['rows']:,} in {place['path']}, version {answer['version']} of shard {answer['shard']:03d}"
-    yield f"text       {_shortened(revision['text'])}"
+    yield f"summary    {_shortened(revision['text'])}"
     yield f"revision   digest {revision['content_sha256']}"
     yield f"created    {_second(revision['created_at'])} ({revision['time_evidence']}: {revision['time_means']})"
     yield f"came with  {upload['manifest']}" + (
@@ -89,7 +89,7 @@ def _archive(archive: Answer) -> str:
     if archive["state"] == "in hot":
         return "nothing yet: hot has the full text and the vector itself"
     if archive["state"] == "off":
-        return "nothing: the policy was off for its system when it left hot. Its full text is in its uploads only"
+        return "nothing: it was off for its system when the record left hot. The full text is in its uploads only"
     if archive["state"] == "missing":
         return "MISSING: its full text should be there and is not; run `akosha fsck --read-data`"
     vector = "the original vector (audit sample)" if archive["vector"] else "no original vector"

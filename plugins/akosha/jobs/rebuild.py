@@ -30,6 +30,7 @@ from akosha.lake import layout
 from akosha.lake.commits import Commit
 from akosha.lake.documents import Document, unseal
 from akosha.lake.export import export_shard
+from akosha.lake.holds import holds
 from akosha.lake.lake import Lake
 from akosha.lake.schemas import KEY
 from akosha.lake.shard_log import Writer
@@ -198,7 +199,8 @@ class _Proof:
         compare(live, rebuilt, self._allowed(head, live, last), made, into)
 
     def _move(self, shard: int, last: Mapping[str, _LastMove]) -> None:
-        policy, writer = self.scratch.policy(), self._writer()
+        # A rebuilt lake has everything since today: residence would keep all of it in hot.
+        policy, writer = self.scratch.policy().without_residence(), self._writer()
         if moves.HOT_TO_WARM in last:
             as_of = last[moves.HOT_TO_WARM].as_of
             hot_to_warm.move_batch(self.scratch, [shard], policy, writer, as_of=as_of)
@@ -222,7 +224,10 @@ class _Proof:
         if _embedded_since(self.live, head.shard, moved_at):
             late |= _with_our_vectors(live)
         shared = self.live.settings.ambiguous | self.deleting
-        return Allowed(excluded, late, frozenset(), frozenset(shared & self.uploads.incomplete))
+        policy = self.live.policy()
+        resident = frozenset(system for system in head.keys if policy.rules(system).min_residence_days)
+        held = {_key(row) for row in holds(self.live, head).to_pylist()}
+        return Allowed(excluded, late, held, frozenset(shared & self.uploads.incomplete), resident)
 
 
 def _embedded_since(lake: Lake, shard: int, instant: datetime) -> bool:
@@ -243,11 +248,13 @@ def last_moves(lake: Lake, shard: int) -> dict[str, _LastMove]:
     """The as_of of the last move of each kind that was carried out in a shard, by the plans and summaries of runs."""
     found: dict[str, _LastMove] = {}
     runs = {listed.key for listed in lake.store.list("runs/")}
-    committed = {lake.shard(shard).read(version).run_id for version in lake.shard(shard).versions()}
+    commits = [lake.shard(shard).read(version) for version in lake.shard(shard).versions()]
+    undone = {one.run_id for commit in commits if commit.undo for one in commit.undo.undone}
+    committed = {commit.run_id for commit in commits}
     for kind in (moves.HOT_TO_WARM, moves.WARM_TO_COLD):
         for key in sorted(key for key in runs if key.endswith(f"/plan-{kind}.json")):
             plan = unseal(lake.store.get(key), kind="plan", key=key)
-            if not _carried_out(lake, plan, shard, runs, committed):
+            if plan["run_id"] in undone or not _carried_out(lake, plan, shard, runs, committed):
                 continue
             move = _LastMove(
                 datetime.fromisoformat(str(plan["parameters"]["as_of"])), datetime.fromisoformat(plan["planned_at"])
@@ -283,10 +290,15 @@ def _snapshot(live: Lake, only: set[int] | None) -> tuple[list[Commit], _Uploads
 def _taken_in(live: Lake, source: Source, shards: Sequence[int]) -> _Uploads:
     uploads = _Uploads()
     for shard in shards:
-        for listed in list(live.store.list(f"{layout.MEMO_PREFIX}{shard:03d}/")):
-            if not layout.is_memo_key(listed.key):
+        names = [listed.key for listed in live.store.list(f"{layout.MEMO_PREFIX}{shard:03d}/")]
+        undone = {mark[0] for mark in map(layout.parse_undone_key, names) if mark is not None}
+        for name in names:
+            if not layout.is_memo_key(name):
                 continue
-            memo = unseal(live.store.get(listed.key), kind="memo", key=listed.key)
+            if name in undone:
+                uploads.aside += 1
+                continue
+            memo = unseal(live.store.get(name), kind="memo", key=name)
             if memo["outcome"] not in TAKEN_IN:
                 uploads.aside += 1
                 continue

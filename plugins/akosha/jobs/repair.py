@@ -81,7 +81,14 @@ def repair_lake(
 
 
 def scrub_lake(*, cycle_days: int | None = None) -> dict[str, Any]:
-    """Re-read today's share of all bytes; None = the cycle of the settings."""
+    """Re-read today's share of all bytes; None = the cycle of the settings.
+
+    Raises:
+        UsageError: the cycle has no day.
+    """
+    if cycle_days is not None and cycle_days < 1:
+        message = f"--cycle-days must be 1 or more, found {cycle_days}"
+        raise UsageError(message)
     lake = open_damaged()
     return scrub(lake, now=now(), cycle_days=lake.settings.scrub_days if cycle_days is None else cycle_days,
                  uploads=uploads_of(lake.settings))  # fmt: skip

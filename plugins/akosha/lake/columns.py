@@ -47,22 +47,45 @@ def packed_codes(codes: NDArray[np.int8], present: NDArray[np.bool_]) -> pa.Arra
 
 def nullable_binary(rows: NDArray[np.uint8], present: NDArray[np.bool_], width: int) -> pa.Array:
     """Fixed-size binary column of ``n`` rows from the ``(m, width)`` bytes of the rows that are present."""
+    if present.all():
+        whole = np.ascontiguousarray(rows)
+        return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(present), [None, pa.py_buffer(whole)])
     full = np.zeros((len(present), width), np.uint8)
     full[present] = rows
     mask = pa.array(present).buffers()[1]
     return pa.FixedSizeBinaryArray.from_buffers(
-        pa.binary(width), len(present), [mask, pa.py_buffer(full.tobytes())], null_count=int((~present).sum())
+        pa.binary(width), len(present), [mask, pa.py_buffer(full)], null_count=int((~present).sum())
     )
+
+
+def digests_of(column: Column) -> NDArray[np.uint8]:
+    """Digests of a binary column: uint8 ``(n, 32)``.
+
+    Raises:
+        ValueError: one has another length than 32 bytes.
+    """
+    return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(len(column), 32)
+
+
+def only_rows(column: Column, wanted: NDArray[np.bool_]) -> pa.Array:
+    """A FLOAT[384] column with nulls in all rows but the wanted ones, which must have a vector. Copies no vector."""
+    whole = _whole(column)
+    values = whole.values.slice(whole.offset * DIMENSION, len(whole) * DIMENSION)
+    return pa.FixedSizeListArray.from_arrays(values, DIMENSION, mask=pa.array(~wanted))
 
 
 def _flat(column: Column) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
     whole = _whole(column)
     present = np.asarray(whole.is_valid().to_numpy(zero_copy_only=False), dtype=bool)
-    flat: NDArray[np.generic] = whole.drop_null().flatten().to_numpy(zero_copy_only=False)
+    flat: NDArray[np.generic] = (
+        (whole.drop_null() if whole.null_count else whole).flatten().to_numpy(zero_copy_only=False)
+    )
     return flat, present
 
 
 def _spread(rows: NDArray[np.generic], present: NDArray[np.bool_], kind: pa.DataType) -> pa.Array:
+    if present.all():
+        return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(rows).reshape(-1), kind), DIMENSION)
     full = np.zeros((len(present), DIMENSION), rows.dtype)
     full[present] = rows
     values = pa.array(full.reshape(-1), kind)

@@ -228,7 +228,7 @@ class ShardEdit:
         return files.without_rows(self._lake.rows(entry), gone).drop_columns([ROW])
 
     def _write(self, tier: Tier, table: pa.Table) -> FileEntry:
-        ordered = table.sort_by(ORDER).combine_chunks()
+        ordered = files.in_order(table, ORDER)
         store = self._lake.cold if tier == "cold" else self._lake.store
         if "content" in ordered.column_names:
             files.verify_content(ordered.column("content"), ordered.column("content_sha256"), where=tier)

@@ -96,13 +96,21 @@ def uploads_of(commit: Commit, system_id: str) -> Iterator[dict[str, Any]]:
 
 
 def _before(lake: Lake, newer: Commit, older: Commit, place: Place | None, key: Key) -> Place | None:
-    """Where the record was one version earlier. Rows only ever leave a file, so a file that was there had it as well."""
-    if place is not None and place.entry.path in older.files:
+    """Where the record was one version earlier."""
+    if place is not None and _had_row(lake, older.files.get(place.entry.path), place):
         return Place(older.files[place.entry.path], place.row, place.digest)
     if place is None and older.keys.get(key[0]) == newer.keys.get(key[0]):
         return None  # a record comes and goes with its system's key file
     changed = [entry for entry in older.of_tier(*TIERS) if newer.files.get(entry.path) != entry]
     return find(lake, changed, key)
+
+
+def _had_row(lake: Lake, entry: FileEntry | None, place: Place) -> bool:
+    """Whether a file had the row of `place` already. Rows only ever leave a file, but an undo brings them back."""
+    if entry is None or entry.removal == place.entry.removal:
+        return entry is not None
+    gone = lake.removed(entry)
+    return gone is None or place.row not in gone
 
 
 def _is(rows: pa.Table, key: Key) -> pa.ChunkedArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
@@ -86,6 +86,12 @@ class Policy:
     def cutoff(self, tier: Source, as_of: datetime, systems: Iterable[str] = ()) -> datetime:
         """`hot_cutoff` or `warm_cutoff`."""
         return self._cutoff(tier, as_of, systems)
+
+    def without_residence(self) -> Policy:
+        """The same, but that no record stays for having come lately."""
+        name = "min_residence_days"
+        systems = {system: {**own, name: 0} for system, own in self.systems.items()}
+        return replace(self, min_residence_days=0, systems=systems)
 
     def _cutoff(self, tier: Source, as_of: datetime, systems: Iterable[str]) -> datetime:
         own = {self.rules(system).days(tier) for system in systems} if self.systems else set()

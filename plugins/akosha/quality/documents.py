@@ -204,19 +204,31 @@ def read_commits(store: ObjectStore, shard: int, keys: Sequence[str], report: Fs
             _misplaced(report, key, f"version {commit.version} of shard {commit.shard}", "commit")
             continue
         commits.append(commit)
-    _check_versions(shard, keys, report)
+    _check_versions(store, shard, keys, report)
     _check_chain(commits, report)
     report.checked["commits"] += len(commits)
     return commits
 
 
-def _check_versions(shard: int, keys: Sequence[str], report: FsckReport) -> None:
-    """Retained versions have no gap: only the oldest ones are ever deleted."""
+def _check_versions(store: ObjectStore, shard: int, keys: Sequence[str], report: FsckReport) -> None:
+    """Retained versions have no gap: only the oldest ones are ever deleted.
+
+    Below a gap lies a void version where it was put later than what stands above it: a writer that was frozen while its
+    number was swept. It holds nothing, and the sweep takes it away.
+    """
     numbers = [parsed[1] for parsed in map(layout.parse_commit_key, keys) if parsed is not None]
     for newer, older in pairwise(numbers):
-        if newer != older + 1:
+        if newer != older + 1 and _put_later(store, shard, older, newer):
+            message = f"version {older} was put after version {newer} and is void: the sweep deletes it"
+            report.warn("void_version", message, key=layout.commit_key(shard, older), shard=shard)
+        elif newer != older + 1:
             message = f"versions {older + 1} to {newer - 1} are missing between retained ones; restore them from a copy"
             report.damage("version_gap", message, key=layout.commit_key(shard, newer - 1), shard=shard, kind="commit")
+
+
+def _put_later(store: ObjectStore, shard: int, older: int, newer: int) -> bool:
+    below, above = (store.stat(layout.commit_key(shard, version)) for version in (older, newer))
+    return below is not None and above is not None and below.modified > above.modified
 
 
 def _check_chain(commits: Sequence[Commit], report: FsckReport) -> None:

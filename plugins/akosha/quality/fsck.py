@@ -13,7 +13,7 @@ from typing import Final
 
 from akosha.errors import IntegrityError, ObjectMissingError
 from akosha.lake import layout
-from akosha.lake.commits import Commit
+from akosha.lake.commits import Commit, held_sentence
 from akosha.lake.lake import Lake
 from akosha.lake.objects import ObjectStore
 from akosha.quality import documents, invariants
@@ -50,10 +50,12 @@ def fsck(lake: Lake, *, read_data: bool, uploads: ObjectStore | None = None) -> 
     documents.check_runs(lake.store, keys, report, published)
     named: dict[tuple[str, str], NamedFile] = {}
     policies: dict[int, str] = {}
+    condemned: set[str] = set()
     commit_keys = _commit_keys(keys)
     for shard in sorted({*commit_keys, *published.versions}):
         commits = documents.read_commits(lake.store, shard, commit_keys.get(shard, []), report)
         policies |= {commit.policy: layout.commit_key(shard, commit.version) for commit in commits if commit.policy}
+        condemned |= set(commits[0].condemned) if commits else set()
         published.check(lake.store, shard, commits, report)
         documents.check_refused_rows(lake.store, commits, report)
         files = named_files(commits, report)
@@ -66,7 +68,7 @@ def fsck(lake: Lake, *, read_data: bool, uploads: ObjectStore | None = None) -> 
             )
     documents.check_policy_numbers(keys, policies, report)
     advise(lake, report, uploads)
-    inventory.report_strangers(named, KNOWN, report)
+    inventory.report_strangers(named, KNOWN, condemned, report)
     log.info("fsck ok=%s findings=%d checked=%s", report.ok, len(report.findings), dict(report.checked))
     return report
 
@@ -97,6 +99,8 @@ def _check_shard(
     if not commits:
         return bad
     head = commits[0]
+    if head.held_by:
+        report.note("held", f"{held_sentence(head)}; nothing is wrong with it", shard=head.shard)
     invariants.check_counts(head, report)
     if read_data and all(place in sound for place in named_files([head], FsckReport())):
         _check_records(lake, head, report)

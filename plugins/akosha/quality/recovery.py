@@ -34,7 +34,8 @@ REPLACED: Final = frozenset({"memo", "refused-rows", "plan", "summary", "policy"
 def assign(found: Survey) -> dict[Key, SourceName]:
     """The best source of every record that the head has lost, in part or whole. Pure.
 
-    A record is lost where no readable tier file holds it, and where warm or cold holds it and the archive has not its text.
+    A record is lost where no readable tier file holds it, and where warm or cold holds it and the archive has not its text
+    although it was to have it (I11).
     """
     sources: dict[Key, SourceName] = {}
     for key, listed in found.listed.items():
@@ -42,7 +43,7 @@ def assign(found: Survey) -> dict[Key, SourceName]:
             sources[key] = _source(found, key, listed.digest, listed.held_at)
     for key, spot in found.placed.items():
         text = found.archived.get(key)
-        if spot.entry.tier != "hot" and (text is None or text.digest != spot.digest):
+        if spot.entry.tier != "hot" and not spot.unarchived and (text is None or text.digest != spot.digest):
             known = found.listed.get(key)
             sources[key] = _source(found, key, spot.digest, known.held_at if known else None)
     return sources
@@ -163,6 +164,9 @@ def _of_file(found: Survey, file: NamedFile) -> tuple[int, list[str], dict[str, 
         return rows, [system], {"tier files": sum(key[0] == system for key in found.placed)}
     if file.kind == "graph":
         return _of_graph(found, file)
+    if file.kind == "holds":
+        rows = found.head.holds.rows if found.head.holds else 0
+        return rows, [], {"older version" if found.old_holds else "nothing (they age like all others)": rows}
     if file.kind == "removals":
         entry = next(e for e in found.head.files.values() if e.removal is not None and e.removal.path == file.path)
         if file.path in found.removals:

@@ -71,13 +71,15 @@ class Repair:
             IntegrityError: records would be lost and that is not accepted; their shard was left as it was.
         """
         before = report = self.check()
-        for step in (
-            self._put_copies,
+        steps = (
+            self._put_documents,
+            self._put_files,
             self._mend_documents,
             self._mend_chains,
             self._mend_records,
             self._forget_versions,
-        ):
+        )
+        for step in steps:
             if report.ok:
                 break
             count = len(self.done)
@@ -127,20 +129,18 @@ class Repair:
     def _note(self, what: str, key: str, shard: int | None, **facts: object) -> None:
         self.done.append({"what": what, "key": key, "shard": shard, **facts})
 
-    def _put_copies(self, report: FsckReport) -> None:
-        """Exact copies: of files from the cache or the other copy, of documents from the other copy."""
-        named = {
-            file.place: file
-            for state in self._shards(report).values()
-            for commit in state.commits
-            for file in files_of(commit)
-        }
-        bad = {place for state in self._shards(report).values() for place in state.bad}
-        for place in sorted(bad):
-            self._put_file(named[place])
+    def _put_documents(self, report: FsckReport) -> None:
+        """Sound documents in the place of damaged ones, before anything else: they say what the files must be."""
         for finding in self._concerned(report):
             if finding.kind in SEALED and finding.code not in FILE_CODES:
                 self._put_document(finding)
+
+    def _put_files(self, report: FsckReport) -> None:
+        """Exact copies of files, from the cache or the other copy."""
+        states = self._shards(report).values()
+        named = {file.place: file for state in states for commit in state.commits for file in files_of(commit)}
+        for place in sorted({place for state in states for place in state.bad}):
+            self._put_file(named[place])
 
     def _put_file(self, file: NamedFile) -> None:
         store = file.store(self.lake)
@@ -263,15 +263,16 @@ class Repair:
 
     def _replace_head(self, base: Commit, state: DamagedShard) -> None:
         writer = self.writer()
-        lost = replace(base, version=state.newest, sha256="", held_by="")
+        lost = replace(base, version=state.newest, sha256="", held_by="", undo=None)
         change = Change(OPERATION, counts={"replaces_version": state.newest, "holds_version": base.version})
         self.lake.shard(base.shard).publish(lost, change, writer)
         shorten(self.lake, state.newest, state.keys)
         since = datetime.fromisoformat(base.committed_at) if base.committed_at else None
+        undone = {one.version for one in base.undo.undone} if base.undo else set()
         for key, memo in self._memos(base.shard):
             version, at = memo.get("version"), memo.get("at")
             later = since is None or (at and datetime.fromisoformat(str(at)) >= since)
-            if later or (version and int(version) > base.version):
+            if later or (version and (int(version) > base.version or int(version) in undone)):
                 self.lake.store.delete(key)
 
     def _memos(self, shard: int) -> list[tuple[str, Document]]:

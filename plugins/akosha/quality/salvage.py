@@ -24,10 +24,11 @@ from akosha.lake.commits import KeyFile
 from akosha.lake.edit import ShardEdit, edit_shard
 from akosha.lake.files import ROW
 from akosha.lake.graph_schema import GRAPH
+from akosha.lake.holds import holds
 from akosha.lake.lake import Lake
 from akosha.lake.layout import parse_commit_key
 from akosha.lake.provenance import about
-from akosha.lake.schemas import COLD, DIMENSION, FINGERPRINT_BYTES, HOT, KEY, KEYS, WARM
+from akosha.lake.schemas import COLD, DIMENSION, FINGERPRINT_BYTES, HOLDS, HOT, KEY, KEYS, WARM
 from akosha.lake.shard_log import Writer
 from akosha.quality.recovery import SourceName, assign, has_peer
 from akosha.quality.survey import Key, Spot, Survey, read_rows
@@ -77,7 +78,7 @@ def salvage(lake: Lake, found: Survey, writer: Writer, *, accept_loss: bool = Fa
     for path, data in found.removals.items():
         lake.store.put(path, data)
     damaged, keys, graphs = found.entries(), found.key_files(), found.graphs()
-    if not (damaged or keys or graphs or sources):
+    if not (damaged or keys or graphs or sources or found.holds_lost):
         return Salvage({"removal lists": len(found.removals)})
     with edit_shard(lake, found.head, about()) as edit:
         for entry in damaged:
@@ -85,9 +86,12 @@ def salvage(lake: Lake, found: Survey, writer: Writer, *, accept_loss: bool = Fa
         revived = _revive(lake, edit, found, sources)
         _set_keys(lake, edit, found, sources, revived)
         for graph in graphs:
-            older = found.old_graphs.get(graph.system_id)
-            table = lake.graph(older) if older is not None else GRAPH.empty_table()
+            before = found.old_graphs.get(graph.system_id)
+            table = lake.graph(before) if before is not None else GRAPH.empty_table()
             edit.set_graph(graph.system_id, table, newest=datetime.fromisoformat(graph.newest_manifest))
+        if found.holds_lost:
+            older = found.old_holds
+            edit.set_holds(HOLDS.empty_table() if older is None else holds(lake, older))
         counts = Counter[str](sources.values())
         commit = edit.publish(OPERATION, writer, counts={f"from {name}": count for name, count in counts.items()})
     reread = {key[0] for key, source in sources.items() if source in {"archive", "upload"}}

@@ -25,7 +25,7 @@ from akosha.quality.stored_files import Inventory, NamedFile, Place, named_files
 
 log = logging.getLogger(__name__)
 
-DATA_KINDS: Final = frozenset({"hot", "warm", "cold", "archive", "keys", "graph"})
+DATA_KINDS: Final = frozenset({"hot", "warm", "cold", "archive", "keys", "graph", "holds"})
 
 
 def is_due(path: str, now: datetime, cycle_days: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -130,14 +130,23 @@ class Inventory:
         report.damage("file_digest", message, key=file.path, shard=file.shard, kind=file.kind)
         return False
 
-    def report_strangers(self, named: Mapping[Place, NamedFile], known: tuple[str, ...], report: FsckReport) -> None:
-        """Warn of files that no retained version names, and of objects that have no place in a lake."""
+    def report_strangers(
+        self, named: Mapping[Place, NamedFile], known: tuple[str, ...], condemned: Set[str], report: FsckReport
+    ) -> None:
+        """Warn of files that no retained version names, and of objects that have no place in a lake.
+
+        Files that a head condemns are no orphans: the sweep knows of them and deletes them after its grace.
+        """
         orphans = {key: size for key, size in self.cold_objects.items() if ("cold", key) not in named}
         for key, size in self.lake_objects.items():
             if key.startswith("shards/") and "/commits/" not in key and ("lake", key) not in named:
                 orphans[key] = size
             elif not key.startswith(known):
                 report.warn("unknown_object", "this object has no place in a lake; move it elsewhere", key=key)
+        waiting = {key: size for key, size in orphans.items() if key in condemned}
+        orphans = {key: size for key, size in orphans.items() if key not in condemned}
+        report.checked["condemned"] += len(waiting)
+        report.checked["condemned_bytes"] += sum(waiting.values())
         report.checked["orphans"] += len(orphans)
         report.checked["orphan_bytes"] += sum(orphans.values())
         if orphans:

@@ -20,6 +20,7 @@ from akosha.lake import removals
 from akosha.lake.commits import TIERS, Commit, FileEntry, GraphFile, KeyFile, Removal
 from akosha.lake.files import ROW
 from akosha.lake.lake import Lake
+from akosha.lake.provenance import is_unarchived
 from akosha.lake.schemas import KEY
 
 Key = tuple[str, str, str]
@@ -29,12 +30,13 @@ _LOOKED_AT: Final = (*KEY, "content_sha256", "created_at")
 
 
 class Spot(NamedTuple):
-    """A row in a file that can be read."""
+    """A row in a file that can be read; `unarchived` = its policy gave it no row in the archive (I11)."""
 
     entry: FileEntry
     row: int
     digest: bytes
     created_at: datetime
+    unarchived: bool = False
 
 
 class Listed(NamedTuple):
@@ -61,6 +63,7 @@ class Survey:
         removals: bytes of damaged removal lists, found again and proved by their SHA-256, by path.
         old_keys: the newest key file that can be read of each system whose live one cannot.
         old_graphs: likewise for knowledge graphs; systems without one are missing.
+        old_holds: the newest older version whose list of records on hold can be read.
         uploads: manifest times of the uploads of each system that were taken in and still exist.
     """
 
@@ -74,6 +77,7 @@ class Survey:
     removals: dict[str, bytes] = field(default_factory=dict)
     old_keys: dict[str, KeyFile] = field(default_factory=dict)
     old_graphs: dict[str, GraphFile] = field(default_factory=dict)
+    old_holds: Commit | None = None
     uploads: Mapping[str, frozenset[datetime]] = field(default_factory=dict)
 
     def entries(self) -> list[FileEntry]:
@@ -90,6 +94,11 @@ class Survey:
     def key_files(self) -> list[KeyFile]:
         """Key files of the head that cannot be read."""
         return [entry for _, entry in sorted(self.head.keys.items()) if ("lake", entry.path) in self.bad]
+
+    @property
+    def holds_lost(self) -> bool:
+        """Whether the head's list of records on hold cannot be read."""
+        return self.head.holds is not None and ("lake", self.head.holds.path) in self.bad
 
     def graphs(self) -> list[GraphFile]:
         """Graph files of the head that cannot be read."""
@@ -164,11 +173,13 @@ def _listed(lake: Lake, entry: KeyFile) -> dict[Key, Listed]:
 
 def _spots(lake: Lake, entry: FileEntry) -> dict[int, tuple[Key, Spot]]:
     """Every row of a file by its number, removed ones included."""
-    table = lake.rows(replace(entry, removal=None), _LOOKED_AT)
+    aged = entry.tier in {"warm", "cold"}
+    table = lake.rows(replace(entry, removal=None), (*_LOOKED_AT, "provenance") if aged else _LOOKED_AT)
     values = [table.column(name).to_pylist() for name in (*_LOOKED_AT, ROW)]
+    left_out = is_unarchived(table.column("provenance")).to_pylist() if aged else [False] * table.num_rows
     return {
-        row: ((system, source, own), Spot(entry, row, digest, created))
-        for system, source, own, digest, created, row in zip(*values, strict=True)
+        row: ((system, source, own), Spot(entry, row, digest, created, out))
+        for system, source, own, digest, created, row, out in zip(*values, left_out, strict=True)
     }
 
 
@@ -236,17 +247,23 @@ def _look_back(lake: Lake, commits: Sequence[Commit], found: Survey) -> None:
     seen = set(found.head.files)
     for commit in commits[1:]:
         for entry in commit.of_tier(*TIERS):
-            if entry.path in seen or (entry.root, entry.path) in found.bad:
-                continue
-            seen.add(entry.path)
-            into = found.older if entry.tier == "hot" else found.peers
-            try:
-                rows = _spots(lake, entry)
-            except (IntegrityError, ObjectMissingError):
-                continue  # an older file that a fast check has not read, or that is swept by now: not a source
-            for key, spot in rows.values():
-                into.setdefault(key, spot)
-        for system, graph in commit.graphs.items():
-            live = found.head.graphs.get(system)
-            if live is not None and live.path != graph.path and ("lake", graph.path) not in found.bad:
-                found.old_graphs.setdefault(system, graph)
+            if entry.path not in seen and (entry.root, entry.path) not in found.bad:
+                seen.add(entry.path)
+                _take_older(lake, entry, found)
+        _take_older_graphs(commit, found)
+        if found.old_holds is None and commit.holds is not None and ("lake", commit.holds.path) not in found.bad:
+            found.old_holds = commit
+
+
+def _take_older(lake: Lake, entry: FileEntry, found: Survey) -> None:
+    into = found.older if entry.tier == "hot" else found.peers
+    rows = _tried(found, (entry.root, entry.path), partial(_spots, lake, entry)) or {}
+    for key, spot in rows.values():
+        into.setdefault(key, spot)
+
+
+def _take_older_graphs(commit: Commit, found: Survey) -> None:
+    for system, graph in commit.graphs.items():
+        live = found.head.graphs.get(system)
+        if live is not None and live.path != graph.path and ("lake", graph.path) not in found.bad:
+            found.old_graphs.setdefault(system, graph)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from akosha.lake import duck
 from akosha.lake.commits import Commit
+from akosha.lake.files import keep
 from akosha.lake.holds import holds
 from akosha.lake.lake import Lake
 from akosha.lake.policy import Key, Policy, Rules, Source
@@ -93,11 +94,12 @@ class Due:
     def select(self, rows: pa.Table) -> DueRows:
         """Split rows of the tier, which need the columns `NEEDED`. None of theirs is read that is younger than its line."""
         old = pc.less(rows.column("created_at"), self.lines(rows))
-        past = rows if pc.all(old).as_py() else rows.filter(old)
+        past = keep(rows, old.to_numpy())
         reason = self.judge(past).reason
         counted = Counter(reason.tolist())
-        due = past if counted.keys() <= {DUE} else past.filter(pa.array(reason == DUE))
-        return DueRows(due, {REASONS[index]: counted[index] for index in sorted(counted.keys() - {DUE})})
+        return DueRows(
+            keep(past, reason == DUE), {REASONS[index]: counted[index] for index in sorted(counted.keys() - {DUE})}
+        )
 
     def judge(self, rows: pa.Table) -> Judgement:
         """Why each row stays, and until when."""

@@ -14,13 +14,12 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from akosha.errors import CommitConflictError, IntegrityError, RecallGateError, ShardHeldError
-from akosha.lake.columns import codes_column, packed_codes, vectors_of
+from akosha.lake.columns import codes_column, digests_of, only_rows, packed_codes, vectors_of
 from akosha.lake.edit import edit_shard
-from akosha.lake.files import ROW, verify_content
+from akosha.lake.files import ROW, keep, verify_content
 from akosha.lake.lake import Lake
 from akosha.lake.policy import Policy
 from akosha.lake.provenance import about
@@ -28,36 +27,79 @@ from akosha.lake.schemas import ARCHIVE, DIMENSION, WARM
 from akosha.lake.shard_log import Writer
 from akosha.tiers.due import Due
 from akosha.tiers.moves import MAX_REPLANS, ShardMove, StagedMove, concerned, due_rows, held_shards
-from akosha.transforms.quantization import dequantize, quantize
-from akosha.transforms.recall import RecallMeasure, measure_gate
+from akosha.transforms.quantization import BLOCK_ROWS, dequantize, quantize
+from akosha.transforms.recall import GATE_CORPUS, GATE_QUERIES, RecallMeasure, measure_gate
 
 OPERATION: Final = "hot-to-warm"
-GATE_ROWS: Final = 50_000
+GATE_ROWS: Final = GATE_QUERIES + GATE_CORPUS
 ROUNDING: Final = 1.001
 
 
 class GateSample:
-    """Vectors of a batch before and after, for the recall gate: at most `GATE_ROWS`, the first that come."""
+    """Vectors of a batch before and after, for the recall gate: those of the `GATE_ROWS` smallest content digests.
+
+    So a batch of any size gives one even sample, the same whatever the order of its shards, in bounded memory.
+    """
 
     def __init__(self) -> None:
-        self._vectors: list[NDArray[np.float32]] = []
-        self._decoded: list[NDArray[np.float32]] = []
-        self._digests: list[bytes] = []
+        self._held = _Pool.empty()
+        self._line = np.uint64(2**64 - 1)
 
-    def add(self, vectors: NDArray[np.float32], decoded: NDArray[np.float32], digests: Sequence[bytes]) -> None:
-        """Take in rows while there is room. Arrays of shape ``(n, 384)``."""
-        room = GATE_ROWS - len(self._digests)
-        if room > 0:
-            self._vectors.append(vectors[:room])
-            self._decoded.append(decoded[:room])
-            self._digests += digests[:room]
+    def add(
+        self,
+        vectors: NDArray[np.float32],
+        codes: NDArray[np.int8],
+        scales: NDArray[np.float32],
+        digests: NDArray[np.uint8],
+    ) -> None:
+        """Take in what may belong to the sample. Shapes ``(n, 384)``, ``(n, 384)``, ``(n,)`` and ``(n, 32)``."""
+        if not len(digests):
+            return
+        fresh = _Pool(vectors, codes, scales, digests)
+        chosen = np.flatnonzero(fresh.ranks() <= self._line)
+        pool = self._held.joined(fresh.at(chosen))
+        ranks, firsts = np.unique(pool.ranks(), return_index=True)
+        self._held = pool.at(firsts[:GATE_ROWS])
+        if len(ranks) > GATE_ROWS:
+            self._line = ranks[GATE_ROWS - 1]
 
     def measure(self) -> RecallMeasure:
         """Recall@10 of the decoded vectors against exact search on FLOAT."""
-        empty = np.zeros((0, DIMENSION), np.float32)
-        vectors = np.concatenate([empty, *self._vectors])
-        decoded = np.concatenate([empty, *self._decoded])
-        return measure_gate(vectors, decoded, self._digests)
+        held = self._held
+        digests = [digest.tobytes() for digest in held.digests]
+        return measure_gate(held.vectors, dequantize(held.codes, held.scales), digests)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """Rows of a sample: FLOAT vectors, codes, scales and content digests."""
+
+    vectors: NDArray[np.float32]
+    codes: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    digests: NDArray[np.uint8]
+
+    @classmethod
+    def empty(cls) -> _Pool:
+        wide = (0, DIMENSION)
+        return cls(
+            np.zeros(wide, np.float32), np.zeros(wide, np.int8), np.zeros(0, np.float32), np.zeros((0, 32), np.uint8)
+        )
+
+    def at(self, rows: NDArray[np.int64]) -> _Pool:
+        return _Pool(self.vectors[rows], self.codes[rows], self.scales[rows], self.digests[rows])
+
+    def joined(self, other: _Pool) -> _Pool:
+        return _Pool(
+            np.concatenate([self.vectors, other.vectors]),
+            np.concatenate([self.codes, other.codes]),
+            np.concatenate([self.scales, other.scales]),
+            np.concatenate([self.digests, other.digests]),
+        )
+
+    def ranks(self) -> NDArray[np.uint64]:
+        """The first 8 bytes of the digests as numbers: equal texts have one rank, and two texts never do."""
+        return np.ascontiguousarray(self.digests[:, :8]).view(">u8").ravel().astype(np.uint64)
 
 
 def move_batch(  # noqa: PLR0913 - what, by which policy, as of when
@@ -119,7 +161,7 @@ class _Mover:
             outcome.unarchived += int((~archived.kept).sum())
             if not self.dry_run:
                 edit.put("warm", warm)
-                edit.put("archive", archive.filter(pa.array(archived.kept)))
+                edit.put("archive", keep(archive, archived.kept))
                 edit.drop(entry, due.column(ROW).to_numpy())
         outcome.count_kept(self.lake, head, leaving)
         edit.stage()
@@ -174,16 +216,13 @@ def transform(due: pa.Table, audit_share: float | NDArray[np.float64], sample: G
     """
     vectors, present = vectors_of(due.column("embedding"))
     codes, scales = quantize(vectors)
-    decoded = dequantize(codes, scales)
-    _check_bound(vectors, decoded, scales)
-    digests = due.column("content_sha256").to_pylist()
-    sample.add(vectors, decoded, [digest for digest, has in zip(digests, present, strict=True) if has])
+    _check_bound(vectors, codes, scales)
+    digests = digests_of(due.column("content_sha256"))
+    sample.add(vectors, codes, scales, digests if present.all() else digests[present])
     scale = pa.array(_spread(scales, present), pa.float32(), mask=~present)
     warm = due.append_column("codes", codes_column(codes, present)).append_column("scale", scale)
-    audited = pc.and_(pa.array(present), pa.array(in_audit_sample(digests, audit_share)))
-    embedding = pc.if_else(
-        audited, due.column("embedding").combine_chunks(), pa.scalar(None, ARCHIVE.field("embedding").type)
-    )
+    audited = present & in_audit_sample(digests, audit_share)
+    embedding = only_rows(due.column("embedding"), audited)
     archive = (
         due.drop_columns(["embedding"])
         .append_column("codes", packed_codes(codes, present))
@@ -193,16 +232,25 @@ def transform(due: pa.Table, audit_share: float | NDArray[np.float64], sample: G
     return warm.select(WARM.names), archive.select(ARCHIVE.names)
 
 
-def in_audit_sample(digests: Sequence[bytes], share: float | NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which records keep their FLOAT vector: those whose digest, read as a number in 0-1, is below `share`, or theirs of it."""
-    numbers = np.frombuffer(b"".join(digest[:4] for digest in digests), ">u4").astype(np.float64)
-    return np.asarray(numbers < share * 2.0**32, dtype=bool)
+def in_audit_sample(digests: NDArray[np.uint8], share: float | NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which records keep their FLOAT vector: those whose digest, read as a number in 0-1, is below `share`, or theirs of it.
+
+    Digests of shape ``(n, 32)``; answers ``(n,)``.
+    """
+    leading = np.ascontiguousarray(digests[:, :4]).view(">u4").ravel()
+    return np.asarray(leading < share * 2.0**32, dtype=bool)
 
 
-def _check_bound(vectors: NDArray[np.float32], decoded: NDArray[np.float32], scales: NDArray[np.float32]) -> None:
-    if len(vectors) and not (np.abs(vectors - decoded) <= scales[:, None] * (ROUNDING / 2)).all():
-        message = "a quantised vector is further from its source than half a step; nothing was committed"
-        raise IntegrityError(message)
+def _check_bound(vectors: NDArray[np.float32], codes: NDArray[np.int8], scales: NDArray[np.float32]) -> None:
+    """Decode every vector again and compare: block by block, so that it stays in the core's cache."""
+    for start in range(0, len(vectors), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        off = dequantize(codes[block], scales[block])
+        np.subtract(off, vectors[block], out=off)
+        np.abs(off, out=off)
+        if not (off.max(axis=1) <= scales[block] * (ROUNDING / 2)).all():
+            message = "a quantised vector is further from its source than half a step; nothing was committed"
+            raise IntegrityError(message)
 
 
 def _spread(values: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArray[np.float32]:
