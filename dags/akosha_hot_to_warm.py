@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import CronDataIntervalTimetable, dag, get_current_context, task
+from airflow.sdk import CronDataIntervalTimetable, dag
 
-from akosha_airflow import (
-    WARM,
-    FailureNotice,
-    GoOn,
-    all_moved,
-    as_of,
-    carry_out,
-    default_args,
-    hand_out,
-    lake_run_id,
-    library_errors,
-    move_params,
-)
+from akosha_airflow import WARM, FailureNotice, default_args, move, move_params
 
 DOC = """
 ### What it does
@@ -29,6 +17,9 @@ they found before (`AKOSHA_RECALL_FLOOR`).
 
 Age is decided by *As of*, by default the end of the data interval. When it is done it announces `akosha://warm`, which
 starts `akosha_warm_to_cold`.
+
+A run takes at most `AKOSHA_MOVE_BYTES_PER_RUN`, the oldest first. What is left it hands to another run of this DAG, which
+starts at once (`go_on`); the last one announces. The message says how much is left.
 
 ### Is a re-run safe?
 Yes, at any time, also after a kill: what was not committed is invisible, what was committed is not moved again. A *dry
@@ -56,27 +47,7 @@ run* commits nothing.
     tags=["akosha", "hot", "warm"],
 )
 def akosha_hot_to_warm() -> None:
-    @task(pool="akosha_move")
-    def plan() -> list[dict[str, object]]:
-        from akosha import jobs
-
-        context = get_current_context()
-        params = context["params"]
-        with library_errors():
-            return hand_out(
-                jobs.plan_move(
-                    lake_run_id(context),
-                    "hot-to-warm",
-                    as_of=as_of(context),
-                    system=params["system"],
-                    shard=params["shard"],
-                    dry_run=params["dry_run"],
-                    force=params["force"],
-                    continues=params["continues"],
-                )
-            )
-
-    carry_out(plan(), work="move", pool="akosha_move", asset=WARM, announce_when=all_moved) >> GoOn(pool="akosha_move")
+    move("hot-to-warm", WARM)
 
 
 akosha_hot_to_warm()

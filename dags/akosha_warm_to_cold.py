@@ -4,22 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import AssetOrTimeSchedule, CronDataIntervalTimetable, dag, get_current_context, task
+from airflow.sdk import AssetOrTimeSchedule, CronDataIntervalTimetable, dag
 
-from akosha_airflow import (
-    COLD,
-    WARM,
-    FailureNotice,
-    GoOn,
-    all_moved,
-    as_of,
-    carry_out,
-    default_args,
-    hand_out,
-    lake_run_id,
-    library_errors,
-    move_params,
-)
+from akosha_airflow import COLD, WARM, FailureNotice, default_args, move, move_params
 
 DOC = """
 ### What it does
@@ -29,6 +16,9 @@ commit per shard swaps both tiers.
 
 It starts when `akosha_hot_to_warm` has announced `akosha://warm`, and at 04:30 UTC in any case, should that have
 failed. When it is done it announces `akosha://cold`, which starts `akosha_validate`.
+
+A run takes at most `AKOSHA_MOVE_BYTES_PER_RUN`, the oldest first. What is left it hands to another run of this DAG, which
+starts at once (`go_on`); the last one announces. The message says how much is left.
 
 ### Is a re-run safe?
 Yes, at any time, also after a kill: what was not committed is invisible, what was committed is not moved again. A *dry
@@ -54,27 +44,7 @@ run* commits nothing.
     tags=["akosha", "warm", "cold"],
 )
 def akosha_warm_to_cold() -> None:
-    @task(pool="akosha_move")
-    def plan() -> list[dict[str, object]]:
-        from akosha import jobs
-
-        context = get_current_context()
-        params = context["params"]
-        with library_errors():
-            return hand_out(
-                jobs.plan_move(
-                    lake_run_id(context),
-                    "warm-to-cold",
-                    as_of=as_of(context),
-                    system=params["system"],
-                    shard=params["shard"],
-                    dry_run=params["dry_run"],
-                    force=params["force"],
-                    continues=params["continues"],
-                )
-            )
-
-    carry_out(plan(), work="move", pool="akosha_move", asset=COLD, announce_when=all_moved) >> GoOn(pool="akosha_move")
+    move("warm-to-cold", COLD)
 
 
 akosha_warm_to_cold()

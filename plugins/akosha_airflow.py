@@ -34,6 +34,8 @@ AFTER_ALL_BATCHES = TriggerRule.ALL_DONE
 MAP_LABEL = "{{ batch_label }}"
 # How long an approval waits. Nobody answered = rejected.
 APPROVAL_WAIT = timedelta(hours=24)
+# What an asset event tells besides the counts, where a summary has it.
+_TOLD = ("spent", "quarantine_reasons", "held", "left", "recall")
 _ASKED, _ANSWER = "approval", "answer"
 
 
@@ -189,12 +191,15 @@ def library_errors() -> Iterator[None]:
 
     Raises:
         AirflowFailException: for a `PermanentError`: the task fails now, with the library's sentence.
-        RetryableError: as it is: Airflow tries again. So does any error that nobody foresaw. Both name the runbook.
+        RetryableError: as it is: Airflow tries again. So does any error that nobody foresaw. Both name the runbook. SIGTERM
+            ends the work with one (`akosha.jobs.stopping`); Airflow by itself would let the task go on until it is killed.
     """
     from akosha.errors import AkoshaError, PermanentError
+    from akosha.jobs.stopping import stoppable
 
     try:
-        yield
+        with stoppable():
+            yield
     except PermanentError as error:
         raise AirflowFailException(error.advice) from error
     except AkoshaError as error:
@@ -245,6 +250,7 @@ def announce(asset: Asset, summary: Mapping[str, Any], context: Context) -> None
         "rows_changed": summary["rows_changed"],
         "counts": summary["counts"],
         "message": summary["message"],
+        **{name: summary[name] for name in _TOLD if name in summary},
     }
     context["outlet_events"][outlet(asset)].add(asset, extra=extra)
 
@@ -381,6 +387,8 @@ class GoOn(TriggerDagRunOperator):
     others waiting, and its run is red all the same. Each slice takes something, so that there is a last one.
     """
 
+    operator_extra_links = ()  # its link to the new run is an error in the log of every run that has none
+
     def __init__(self, **arguments: Any) -> None:  # noqa: ANN401
         super().__init__(
             task_id="go_on",
@@ -407,3 +415,20 @@ class GoOn(TriggerDagRunOperator):
         self.trigger_run_id = f"slice_{left['slice'] + 1}__{origin}"
         log.info("go_on run=%s left=%s", self.trigger_run_id, left)
         super().execute(context)
+
+
+def move(kind: str, asset: Asset) -> None:
+    """All tasks of a DAG that moves records between two tiers: `kind` is ``hot-to-warm`` or ``warm-to-cold``."""
+
+    @task(pool="akosha_move")
+    def plan() -> list[dict[str, Any]]:
+        from akosha import jobs
+
+        context = get_current_context()
+        fields = ("system", "shard", "dry_run", "force", "continues")
+        chosen = {name: context["params"][name] for name in fields}
+        with library_errors():
+            return hand_out(jobs.plan_move(lake_run_id(context), kind, as_of=as_of(context), **chosen))
+
+    moved = carry_out(plan(), work="move", pool="akosha_move", asset=asset, announce_when=all_moved)
+    moved >> GoOn(pool="akosha_move")

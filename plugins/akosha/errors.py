@@ -16,6 +16,7 @@ Callers decide on *category*, never on message text::
         |-- QueueUnavailableError   the queue of notifications did not answer
         |-- DiskFullError           no room on the local disk
         |-- WorkerLostError         a process of this job was killed from outside
+        |-- StoppedError            SIGTERM ended the work; the shard at work is as it was
         |-- CommitConflictError     another writer moved the shard head; plan again
         |   |-- ShardHeldError      the shard is held after an undo; nothing is lost, it goes on after a release
         |   `-- CommitVoidError     our number had been swept and was used again; staged files are left to the sweep
@@ -145,6 +146,12 @@ class WorkerLostError(RetryableError):
     """A process of this job was killed from outside."""
 
     anchor: ClassVar[str] = "a-process-was-killed"
+
+
+class StoppedError(RetryableError):
+    """SIGTERM ended the work; the shard at work is as it was."""
+
+    anchor: ClassVar[str] = "stopped-by-sigterm"
 
 
 class CommitConflictError(RetryableError):

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
 from pathlib import Path
 
 import boto3
 import pytest
+from tests.support.approvals import somebody_answers
 
 from akosha import jobs
-from akosha.jobs import plans
+from akosha.jobs import ingest, plans
 from akosha.lake.lake import Lake
 from akosha.lake.layout import shard_of
+from akosha.lake.shard_log import Writer
+from akosha.lake.undo import undo_shard
 from akosha.settings import Settings
 
 pytestmark = [
@@ -175,7 +181,12 @@ def test_a_night_carries_uploads_through_every_tier_and_a_second_one_changes_not
 def test_an_empty_night_is_green_with_one_skipped_placeholder(run):
     done, summary = run("akosha_hot_to_warm")
     assert done.state == "success"
-    assert states(done) == {("plan", -1): "success", ("move", -1): "skipped", ("finish", -1): "success"}
+    assert states(done) == {
+        ("plan", -1): "success",
+        ("move", -1): "skipped",
+        ("finish", -1): "success",
+        ("go_on", -1): "success",
+    }
     assert summary["message"].startswith("nothing to do")
 
 
@@ -237,14 +248,44 @@ def test_a_back_fill_of_what_is_applied_changes_nothing_and_asks_first(run):
 
     done, summary = run("akosha_backfill", systems=f"{KNOWN}, legacy-feb", force=True)
     assert done.state == "success"
-    assert summary["message"].startswith("nothing to do: dry run: ")
+    assert summary["message"].startswith("dry run: ")
     assert (summary["counts"]["uploads"], summary["counts"]["due"]) == (0, len(summary["would_take"]))
+    assert summary["estimate"]["files"] == summary["counts"]["due"]
 
-    done, summary = run("akosha_backfill", systems=f"{KNOWN}, legacy-feb", force=True, dry_run="no")
+    with somebody_answers("Approve") as person:
+        done, summary = run("akosha_backfill", systems=f"{KNOWN}, legacy-feb", force=True, dry_run="no")
     assert done.state == "success"
+    [(subject, body)] = person.asked
+    assert subject.startswith("Forced back-fill: ")
+    assert body.startswith("- estimate: ")
     assert summary["counts"]["uploads"] == summary["counts"]["unchanged"] + summary["counts"]["quarantined"] > 0
     assert (summary["counts"]["systems"], summary["rows_changed"]) == (2, 0)
     assert heads() == before
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"), [("Reject", "rejected by jo"), ("nothing", "nobody approved it within 24 hours")]
+)
+def test_a_forced_back_fill_that_nobody_approved_does_nothing_and_says_so(run, answer, said):
+    with somebody_answers(answer) as person:
+        done, summary = run("akosha_backfill", force=True, dry_run="no")
+    assert len(person.asked) == 1
+    assert done.state == "success"
+    assert states(done) == {
+        ("plan", -1): "success",
+        ("approve", -1): "success",
+        ("ingest", -1): "skipped",
+        ("finish", -1): "success",
+    }
+    assert summary["message"].startswith(f"nothing was done: {said}; planned was: ")
+    assert (summary["ok"], summary["rows_changed"], heads()) == (True, 0, [])
+
+
+def test_a_back_fill_of_what_is_due_asks_nobody(run):
+    with somebody_answers("Reject") as person:
+        done, summary = run("akosha_backfill")
+    assert (done.state, person.asked) == ("success", [])
+    assert summary["rows_changed"] > 0
 
 
 def test_a_back_fill_takes_only_the_dates_of_its_form(run, upload):
@@ -273,6 +314,39 @@ def test_airflows_own_back_fill_takes_the_uploads_of_its_interval_again(run, nat
     done, summary = native_backfill(end - timedelta(days=1))
     assert done.state == "success"
     assert summary["counts"]["uploads"] == 0
+
+
+def event_of(done):
+    """What the newest asset event of a run carries."""
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        made = select(AssetEvent).where(AssetEvent.source_run_id == done.run_id)
+        return dict(session.scalars(made.order_by(AssetEvent.id.desc())).first().extra)
+
+
+def test_the_log_and_the_asset_event_of_a_run_name_every_number_and_what_was_quarantined_for_which_reason(
+    run, bucket, caplog
+):
+    manifest = "systems/legacy-feb/uploads/20261120_234040_legacy-feb/manifest.json"
+    client().put_object(Bucket=bucket, Key=manifest, Body=b"{not json")
+    with caplog.at_level(logging.INFO):
+        done, summary = run("akosha_ingest")
+    event = event_of(done)
+    assert event["counts"] == summary["counts"]
+    assert event["quarantine_reasons"] == {"invalid-manifest": 1}
+    assert event["spent"]["requests"] > event["spent"]["rows"] > 0
+    [line] = [line for line in caplog.messages if line.startswith("finished job=ingest")]
+    for name in (*ingest.COUNTS, "requests", "backlog_uploads", "backlog_bytes", "backlog_oldest_seconds", "due"):
+        assert f" {name}={summary['counts'][name]}" in line, name
+    assert " quarantined_invalid-manifest=1" in line
+    assert f" spent_seconds={event['spent']['seconds']}" in line
+
+    done, summary = run("akosha_hot_to_warm", **later(30))
+    assert event_of(done)["counts"] == summary["counts"]
+    assert event_of(done)["spent"]["rows"] == summary["rows_changed"] > 0
 
 
 def test_the_summary_that_an_asset_event_carries_names_the_backlog_and_every_other_number(run, monkeypatch, bucket):
@@ -307,3 +381,77 @@ def test_promotion_undo_and_maintenance_run_from_their_forms(run, settings):
     done, maintained = run("akosha_maintain")
     assert done.state == "success"
     assert maintained["counts"]["scrubbed_findings"] == 0
+
+
+def go_on(done):
+    """The run that ``go_on`` triggered, which a test has to start itself: its id and conf; None when there is none."""
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    with create_session() as session:
+        found = select(DagRun).where(DagRun.dag_id == done.dag_id, DagRun.run_id.like(f"slice%{done.run_id}"))
+        made = session.scalars(found.order_by(DagRun.id.desc())).first()
+        return (made.run_id, dict(made.conf)) if made else None
+
+
+def test_a_week_of_moves_is_caught_up_in_bounded_slices_that_follow_each_other(run, monkeypatch):
+    run("akosha_ingest")
+    total, files = records()["hot"], sum(tier["files"] for tier in jobs.status()["tiers"].values())
+    monkeypatch.setenv("AKOSHA_MOVE_BYTES_PER_RUN", "1")
+
+    conf, moved, slices = later(30), 0, 0
+    while conf:
+        done, summary = run("akosha_hot_to_warm", **conf)
+        slices += 1
+        assert done.state == "success"
+        assert summary["plan"]["slice"] == slices <= files
+        moved += summary["rows_changed"]
+        triggered = go_on(done)
+        assert bool(triggered) == bool(summary["left"])
+        if triggered:
+            assert triggered[0].startswith("slice_")
+            assert f"slice {slices}, {summary['left']['shards']} shards" in summary["message"]
+        conf = triggered[1] if triggered else None
+    assert slices >= 2
+    assert (moved, records()["hot"], records()["warm"]) == (total, 0, total)
+
+
+def test_a_dry_run_of_any_slice_asks_for_no_other_run(run, monkeypatch):
+    run("akosha_ingest")
+    monkeypatch.setenv("AKOSHA_MOVE_BYTES_PER_RUN", "1")
+    done, summary = run("akosha_hot_to_warm", **later(30), dry_run=True)
+    assert (done.state, summary["left"], go_on(done)) == ("success", {}, None)
+    assert summary["estimate"]["rows"] == records()["hot"]
+
+
+def test_a_task_that_runs_twice_at_once_and_once_more_moves_every_record_once(run):
+    """I1, I4: correctness comes from the commit, not from Airflow."""
+    run("akosha_ingest")
+    total = records()["hot"]
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as twins:
+        plan = jobs.plan_move("twins", "hot-to-warm", **later(30))
+        batches = [batch["batch"] for batch in plan["batches"]]
+        running = [twins.submit(jobs.run_batch, plan["plan_key"], batch) for batch in batches for _ in range(2)]
+        results = [future.result() for future in running]
+    assert (records()["hot"], records()["warm"]) == (0, total)
+    assert sum(shard["rows"] for result in results for shard in result["shards"]) >= total
+    before = heads()
+    done, summary = run("akosha_hot_to_warm", **later(30))
+    assert (done.state, summary["rows_changed"], heads()) == ("success", 0, before)
+
+
+def test_a_held_shard_is_left_alone_and_named_by_a_green_run(run):
+    run("akosha_ingest")
+    lake = Lake.open(Settings.from_environment())
+    held, *others = sorted(head.shard for head in lake.heads())
+    undo_shard(lake, held, to_version=0, writer=Writer("undo", lake.policy().number, WRITTEN), reason="a test")
+    before = dict(heads())[held]
+
+    done, summary = run("akosha_hot_to_warm", **later(30))
+    assert done.state == "success"
+    assert f"{held:03d}" in summary["message"]
+    assert "held" in summary["message"]
+    assert summary["rows_changed"] > 0
+    assert dict(heads())[held] == before
+    assert others

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import time
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -48,6 +51,20 @@ def test_what_may_pass_is_left_to_airflows_retries(error):
     with pytest.raises(errors.RetryableError) as raised, akosha_airflow.library_errors():
         raise error
     assert raised.value is error
+
+
+def work_on_after_sigterm():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+    pytest.fail("the work went on")
+
+
+def test_sigterm_ends_a_task_with_an_error_that_is_retried():
+    """Airflow's own handler lets the work go on until it is killed."""
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(errors.StoppedError), akosha_airflow.library_errors():
+        work_on_after_sigterm()
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_an_error_nobody_foresaw_is_retried_as_well():

@@ -301,6 +301,7 @@ def demo_vectors(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
     from akosha import jobs
+    from akosha.jobs.stopping import stoppable
 
     def progress(line: str) -> None:
         if not options.json:
@@ -309,7 +310,7 @@ def _run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
     if not options.json:
         sys.stderr.write(f"{plan['message']}\n")
     # With --verbose the log shows the progress lines.
-    with jobs.progress_shown() if not (options.json or options.verbose) else nullcontext():
+    with stoppable(), jobs.progress_shown() if not (options.json or options.verbose) else nullcontext():
         summary = jobs.run_all(plan, progress=progress)
     return _print(options, summary, render.summary(summary))
 

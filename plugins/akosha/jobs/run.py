@@ -18,6 +18,7 @@ from akosha.errors import PermanentError, WorkerLostError
 from akosha.jobs import embed, ingest, maintain, moves, promote, undo, validation
 from akosha.jobs.estimates import lines, spent
 from akosha.jobs.plans import Plan, Result, Summary, open_lake, read_plan, require_all_batches, write_summary
+from akosha.jobs.stopping import stoppable
 from akosha.lake.documents import Document
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ PARALLEL_WEIGHT: Final = {ingest.JOB: 16_000, embed.JOB: 1_024, moves.HOT_TO_WAR
 
 
 def run_batch(plan_key: str, batch: int) -> Result:
-    """Do one batch of a plan. Safe to repeat: what is done already is found done.
+    """Do one batch of a plan. Safe to repeat: what is done already is found done. SIGTERM ends it between two commits.
 
     Returns:
         JSON: the batch's number and one outcome per shard.
@@ -46,7 +47,8 @@ def run_batch(plan_key: str, batch: int) -> Result:
     started = time.monotonic()
     lake = open_lake()
     plan = read_plan(lake, plan_key)
-    result: Result = JOBS[plan["job"]].run_batch(lake, plan, batch)
+    with stoppable():
+        result: Result = JOBS[plan["job"]].run_batch(lake, plan, batch)
     requests = result.get("requests", 0) + lake.store.requests.total + lake.cold.requests.total
     took = {"seconds": round(time.monotonic() - started, 3), "requests": requests}
     log.info(
@@ -184,7 +186,11 @@ def _total(name: str, results: Sequence[Result]) -> float:
 
 def _reported(summary: Summary) -> Summary:
     """Every number of a run in its log: one line, and those of the estimate when it is a dry run."""
-    numbers = {**summary["counts"], **{f"spent_{name}": value for name, value in summary.get("spent", {}).items()}}
+    numbers = {
+        **summary["counts"],
+        **{f"quarantined_{reason}": count for reason, count in summary.get("quarantine_reasons", {}).items()},
+        **{f"spent_{name}": value for name, value in summary.get("spent", {}).items()},
+    }
     said = " ".join(f"{name}={value}" for name, value in numbers.items())
     log.info("finished job=%s run=%s message=%r %s", summary["job"], summary["run_id"], summary["message"], said)
     for line in lines(summary["estimate"]) if summary["dry_run"] and "estimate" in summary else ():

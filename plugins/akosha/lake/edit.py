@@ -291,7 +291,7 @@ def edit_shard(lake: Lake, head: Commit, about: Mapping[str, str]) -> Iterator[S
         edit = ShardEdit(lake, head, scratch, about)
         try:
             yield edit
-        except Exception:
+        except BaseException:  # SIGTERM and Airflow's timeouts are no `Exception`
             edit.discard()
             raise
 
