@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.integration.small_lake import NOW, Shelf, memories, new_lake, publish
+from tests.integration.small_lake import NOW, SCHEMAS, Shelf, memories, new_lake, publish, table_of
 
 from akosha.errors import IntegrityError
 from akosha.lake import files
@@ -55,3 +56,87 @@ def spoiled(table: pa.Table, fault: str) -> pa.Table:
     codes[0, 0] ^= 1
     column = pa.array(list(codes), table.schema.field("codes").type)
     return table.set_column(table.schema.get_field_index("codes"), table.schema.field("codes"), column)
+
+
+COLUMNS = [(kind, name) for kind in ("hot", "warm", "cold", "archive") for name in SCHEMAS[kind].names]
+
+
+@pytest.mark.parametrize(("kind", "name"), COLUMNS)
+def test_one_changed_value_in_any_column_of_a_staged_file_is_refused(tmp_path: Path, kind: str, name: str) -> None:
+    rows = table_of(kind, memories("laptop-7", "warm", 30))
+    files.write(with_one_change(rows, name), tmp_path / "staged", kind=kind, about={})
+    with pytest.raises(IntegrityError, match="differs from what was written"):
+        files.verify_written(rows, tmp_path / "staged", kind=kind)
+
+
+@pytest.mark.parametrize(("kind", "name"), [pair for pair in COLUMNS if SCHEMAS[pair[0]].field(pair[1]).nullable])
+def test_a_value_that_is_missing_in_a_staged_file_is_refused(tmp_path: Path, kind: str, name: str) -> None:
+    rows = table_of(kind, memories("laptop-7", "warm", 30))
+    place = rows.schema.get_field_index(name)
+    gone = pa.array([*rows.column(name).to_pylist()[:-1], None], rows.schema.field(name).type)
+    rows = rows.set_column(
+        place, rows.schema.field(name), pa.array(["x"] * 30) if name == "project" else rows.column(name)
+    )
+    files.write(rows.set_column(place, rows.schema.field(name), gone), tmp_path / "staged", kind=kind, about={})
+    with pytest.raises(IntegrityError, match="differs from what was written"):
+        files.verify_written(rows, tmp_path / "staged", kind=kind)
+
+
+def test_rows_read_back_in_another_order_are_refused(tmp_path: Path) -> None:
+    rows = table_of("warm", memories("laptop-7", "warm", 30))
+    files.write(rows.take([1, 0, *range(2, 30)]), tmp_path / "staged", kind="warm", about={})
+    with pytest.raises(IntegrityError, match="differs from what was written"):
+        files.verify_written(rows, tmp_path / "staged", kind="warm")
+
+
+def test_a_text_that_is_not_its_digest_is_named_by_its_row() -> None:
+    rows = table_of("archive", [*memories("laptop-7", "warm", 3_000), *memories("laptop-7", "cold", 3_000)])
+    texts = pa.chunked_array(
+        [rows.column("content").combine_chunks()[:2_500], rows.column("content").combine_chunks()[2_500:]]
+    )
+    files.verify_content(texts, rows.column("content_sha256"), where="archive")
+    digests = rows.column("content_sha256").to_pylist()
+    digests[5_001] = bytes(32)
+    with pytest.raises(IntegrityError) as caught:
+        files.verify_content(texts[:], pa.chunked_array([digests], pa.binary()), where="archive")
+    assert caught.value.context["row"] == 5_001
+    with pytest.raises(IntegrityError) as caught:
+        files.verify_content(texts[2_000:], pa.chunked_array([digests], pa.binary())[2_000:], where="archive")
+    assert caught.value.context["row"] == 3_001
+
+
+def test_rows_that_are_in_order_already_are_not_copied_and_others_are_sorted() -> None:
+    rows = table_of("warm", memories("laptop-7", "warm", 50))
+    order = [("system_id", "ascending"), ("created_at", "ascending")]
+    same = files.in_order(rows, order)
+    assert (
+        same.column("codes").chunk(0).values.buffers()[1].address
+        == rows.column("codes").chunk(0).values.buffers()[1].address
+    )
+    assert files.in_order(rows.take(list(range(49, -1, -1))), order).equals(rows)
+    assert files.in_order(rows.slice(0, 0), order).num_rows == 0
+
+
+def with_one_change(rows: pa.Table, name: str) -> pa.Table:
+    kind = rows.schema.field(name).type
+    values = rows.column(name).to_pylist()
+    values[17] = other_than(values[17])
+    return rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), pa.array(values, kind))
+
+
+def other_than(value: object) -> object:
+    """The least that can change: one character, the last bit of one byte, one microsecond, one unit of one number."""
+    match value:
+        case str():
+            return value[:-1] + chr(ord(value[-1]) ^ 1)
+        case bytes():
+            return value[:-1] + bytes([value[-1] ^ 1])
+        case list():
+            first = value[0]
+            least = np.nextafter(np.float32(first), np.float32(9)) if isinstance(first, float) else first ^ 1
+            return [least, *value[1:]]
+        case float():
+            return float(np.nextafter(np.float32(value), np.float32(9)))
+        case datetime():
+            return value + timedelta(microseconds=1)
+    return "another"
