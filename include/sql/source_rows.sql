@@ -74,7 +74,7 @@ WITH parsed AS (
             WHEN id IS NULL OR id = '' THEN 'no-id'
             WHEN strlen(id) > $max_id_bytes THEN 'long-id'
             WHEN content IS NULL THEN 'no-content'
-            WHEN NOT regexp_matches(content, '[^\s\pZ]') THEN 'blank-content'
+            WHEN NOT ascii(content) BETWEEN 33 AND 126 AND NOT regexp_matches(content, '[^\s\pZ]') THEN 'blank-content'
             WHEN strlen(content) > $max_content_bytes
                 OR greatest(strlen(metadata), strlen(attributes), strlen(bookkeeping)) > $max_details_bytes THEN 'too-long'
         END AS refused,

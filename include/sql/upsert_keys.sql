@@ -8,12 +8,12 @@ WITH untouched AS (
         ON p.source_table = l.source_table AND p.record_id_live = l.record_id AND p.kind <> 'skipped'
 )
 SELECT
-    source_table, record_id, content_sha256, details_sha256, has_vector, created_at,
+    source_table, record_id, content_xxh128, content_sha256, details_sha256, has_vector, created_at,
     list_extract({evidence}, rank + 1) AS time_evidence, time_manifest, first_manifest, applied_manifest, in_newest, bookkeeping
 FROM (
     FROM untouched
     UNION ALL BY NAME
-    SELECT source_table, record_id, content_sha256, details_sha256, has_vector, created_at, rank, time_manifest, first_manifest,
+    SELECT source_table, record_id, content_xxh128, content_sha256, details_sha256, has_vector, created_at, rank, time_manifest, first_manifest,
         applied_manifest, in_newest, bookkeeping
     FROM plan
     WHERE kind NOT IN ('gone', 'skipped')

@@ -26,6 +26,7 @@ SELECT
     coalesce(i.source_table, k.source_table) AS source_table,
     coalesce(i.base_id, k.base_id) AS base_id,
     k.record_id AS record_id_live,
+    i.content_xxh128, k.content_xxh128 AS content_xxh128_live,
     i.content_sha256, k.content_sha256 AS content_sha256_live,
     i.details_sha256, k.details_sha256 AS details_sha256_live,
     i.has_vector, k.has_vector AS has_vector_live,

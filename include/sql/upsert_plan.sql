@@ -29,6 +29,8 @@ WITH judged AS (
         coalesce(kind = 'kept' AND wins AND details_sha256 <> details_sha256_live, false) AS takes_details,
         coalesce(kind = 'kept' AND NOT is_older AND has_vector AND NOT has_vector_live, false) AS takes_vector,
         better_time AND (created_at_live <> created_at OR rank_live <> rank) AS takes_time,
+        CASE WHEN kind IN ('new', 'changed') OR content_sha256 = content_sha256_live THEN content_xxh128 ELSE content_xxh128_live END
+            AS content_xxh128,
         CASE WHEN kind IN ('new', 'changed') THEN content_sha256 ELSE content_sha256_live END AS content_sha256,
         CASE WHEN position IS NOT NULL AND wins THEN details_sha256 ELSE details_sha256_live END AS details_sha256,
         CASE

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import xxhash
 
 from akosha.lake.columns import codes_column, packed_codes, vectors_column
 from akosha.lake.documents import seal
@@ -185,6 +186,7 @@ def keys_of(rows: list[Memory]) -> pa.Table:
     return pa.table({
         "source_table": [memory.source_table for memory in rows],
         "record_id": [memory.record_id for memory in rows],
+        "content_xxh128": [xxhash.xxh3_128_digest(memory.text.encode()) for memory in rows],
         "content_sha256": pa.array([memory.digest for memory in rows], pa.binary()),
         "details_sha256": pa.array([memory.details_digest for memory in rows], pa.binary()),
         "has_vector": [memory.vector is not None for memory in rows],

@@ -117,6 +117,10 @@ def test_every_row_of_every_layer_of_a_real_upload_is_read(manifest_path: Path, 
             ]
 
 
+def batches_of(reading: Reading) -> list[pa.RecordBatch]:
+    return [batch for table in reading.tables for batch in key_batches(table)]
+
+
 @pytest.mark.parametrize(
     ("system_id", "offset_us", "evidence"),
     [("les-mbp.local", -8 * HOUR, "offset"), ("unknown-system", 330 * HOUR // 60, "manifest"), ("legacy-feb", HOUR, "manifest")],
@@ -127,7 +131,7 @@ def test_the_zone_of_a_real_upload_is_found(
     manifest_path = next(path for path in MANIFESTS if f"/{system_id}/" in path.as_posix())
     manifest, database = unpacked_sample(manifest_path, tmp_path)
     reading = sandbox.read(database, tmp_path / "out")
-    times = upload_times(reading, micros(manifest.timestamp))
+    times = upload_times(batches_of(reading), micros(manifest.timestamp))
     assert [(used.offset_us, used.evidence) for used in times.offsets] == [(offset_us, evidence)]
     tables = rows_of(reading).values()
     local = np.concatenate([np.array(table["local_time"].cast(pa.int64()).to_pylist(), np.int64) for table in tables])
@@ -277,7 +281,7 @@ def test_impossible_times_are_unknown_times(sandbox: Sandbox, tmp_path: Path, ma
     reading = sandbox.read(database, tmp_path / "out")
     assert rows_of(reading)["conversations"]["local_time"].null_count == 5
     now = micros(datetime(2026, 11, 20, tzinfo=UTC))
-    times = upload_times(reading, now)
+    times = upload_times(batches_of(reading), now)
     assert set(times.created_us.tolist()) == {now}
     assert {EVIDENCE[rank] for rank in times.evidence} == {"none"}
 
@@ -372,25 +376,25 @@ def test_a_killed_reader_costs_one_upload_and_not_the_job(tmp_path: Path, make):
     database = make(LONG_TABLE)
     _, honest = unpacked_sample(MANIFESTS[0], tmp_path)
     with Sandbox(timeout_seconds=30) as victim:
-        server = victim._process.pid
+        server = victim.start()
         killer = threading.Thread(target=kill_first_child, args=(server,))
         killer.start()
         assert reason_of(victim, database, tmp_path / "out") == "too-large"
         killer.join()
-        assert victim._process.pid == server
+        assert victim.start() == server
         assert len(victim.read(honest, tmp_path / "next").tables) > 0
 
 
 def test_a_killed_reading_process_is_replaced(tmp_path: Path):
     _, honest = unpacked_sample(MANIFESTS[0], tmp_path)
     with Sandbox() as prepared:
-        os.kill(prepared._process.pid, signal.SIGKILL)
+        os.kill(prepared.start(), signal.SIGKILL)
         assert len(prepared.read(honest, tmp_path / "out").tables) > 0
 
 
 def test_leaving_the_sandbox_leaves_no_process(tmp_path: Path):
     with Sandbox() as prepared:
-        pid = prepared._process.pid
+        pid = prepared.start()
         assert Path(f"/proc/{pid}").exists()
     assert not Path(f"/proc/{pid}").exists()
 
@@ -399,7 +403,7 @@ def test_a_job_killed_while_reading_leaves_no_process(tmp_path: Path, make):
     database = make(LONG_TABLE)
     script = (
         "import sys; from pathlib import Path; from akosha.uploads.sandbox import Sandbox\n"
-        "with Sandbox() as s:\n    print(s._process.pid, flush=True); s.read(Path(sys.argv[1]), Path(sys.argv[2]))"
+        "with Sandbox() as s:\n    print(s.start(), flush=True); s.read(Path(sys.argv[1]), Path(sys.argv[2]))"
     )
     job = subprocess.Popen(
         [sys.executable, "-c", script, str(database), str(tmp_path / "out")],
@@ -420,7 +424,7 @@ def test_a_job_killed_while_reading_leaves_no_process(tmp_path: Path, make):
 def test_the_reader_sees_nothing_of_the_jobs_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden")
     with Sandbox() as prepared:
-        environment = Path(f"/proc/{prepared._process.pid}/environ").read_bytes()
+        environment = Path(f"/proc/{prepared.start()}/environ").read_bytes()
     assert b"hidden" not in environment
     assert b"AWS" not in environment
 

@@ -20,6 +20,7 @@ from akosha.errors import InvalidUploadError
 from akosha.lake.lake import Lake
 from akosha.lake.layout import shard_of
 from akosha.lake.shard_log import Writer
+from akosha.uploads import prepare
 from akosha.uploads.ingest import Ingester, IngestOutcome
 from akosha.uploads.memos import UploadRef
 from akosha.uploads.prepare import PreparedUpload, Source, fetch, read_keys
@@ -112,6 +113,21 @@ def test_changed_rows_far_apart_are_read_in_ranges_of_their_own(installation: In
     assert sandbox.asked[1:] == [{TABLE: [(5, 9), (count - 2, count - 2)]}]
     texts = {row["content"] for row in installation.export().to_pylist() if row["content"].startswith("changed")}
     assert texts == {"changed 5", "changed 9", f"changed {count - 2}"}
+
+
+def test_a_repeated_snapshot_gives_the_same_whether_known_texts_are_looked_up_or_digested(
+    installation: Installation, sandbox: Watched, monkeypatch: pytest.MonkeyPatch
+):
+    ingest(installation, sandbox, upload(installation, snapshot(LARGE)))
+    before = installation.export()
+    monkeypatch.setattr(prepare, "KNOWN_FROM_BYTES", 0)
+    changed = "CASE WHEN i IN (5, 9) THEN 'changed ' || i WHEN i = 7 THEN 'note 8' ELSE 'note ' || i END"
+    outcome = ingest(installation, sandbox, upload(installation, snapshot(LARGE, changed), NOW + timedelta(hours=1)))
+    assert (outcome.changed, outcome.unchanged_rows) == (3, LARGE - 3)
+    back = ingest(installation, sandbox, upload(installation, snapshot(LARGE), NOW + timedelta(hours=2)))
+    assert back.changed == 3
+    columns = ["record_id", "content", "content_sha256", "created_at"]
+    assert installation.export().select(columns).equals(before.select(columns))
 
 
 def test_of_a_key_given_twice_in_a_large_upload_the_row_written_last_is_read(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,6 +34,7 @@ def extract(folder: Path, data: bytes | str, limits: Limits = LIMITS) -> list[di
     for row in rows:
         content = row["content"]
         assert row.pop("content_sha256") == (hashlib.sha256(content.encode()).digest() if content is not None else None)
+        assert row.pop("content_xxh128") == (xxhash.xxh3_128_digest(content.encode()) if content is not None else None)
         assert len(row.pop("details_sha256")) == 32
         assert row.pop("has_vector") == (row["embedding"] is not None)
         del row["source_row"]

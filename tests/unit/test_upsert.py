@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from akosha.lake import files
 from akosha.transforms.times import EVIDENCE
-from akosha.uploads.upsert import ARRIVED, COUNTED, Rules, Snapshot, UpsertPlan, duplicates, plan_upsert
+from akosha.uploads.upsert import _ANSWERS, ARRIVED, COUNTED, Rules, Snapshot, UpsertPlan, duplicates, plan_upsert
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -74,6 +74,7 @@ def arrived(rows: Sequence[Row]) -> pa.Table:
         "position": range(len(rows)),
         "source_table": [row.table for row in rows],
         "record_id": [row.id for row in rows],
+        "content_xxh128": [digest(row.text)[:16] for row in rows],
         "content_sha256": [digest(row.text) for row in rows],
         "details_sha256": [details_digest(row.details) for row in rows],
         "has_vector": [row.vector for row in rows],
@@ -98,6 +99,8 @@ class Lake:
         plan = plan_upsert(
             self.known, arrived(upload.rows), folder, manifest_time=at(upload.manifest), rules=self.rules
         )
+        for name, schema in _ANSWERS.items():
+            assert getattr(plan, name).schema == schema, "an answer that was not asked for looks like one that was"
         self._retire(plan)
         self._amend(plan, upload)
         for new in plan.rows.to_pylist():

@@ -62,7 +62,7 @@ class KeyFile:
 
     Attributes:
         newest_manifest: the time of its newest upload applied, as ISO text in UTC.
-        newest_file_sha256: the unpacked database file of that upload, hex; "" when it had none.
+        newest_file_xxh128: XXH3 of the unpacked database file of that upload, hex; "" when it had none.
     """
 
     system_id: str
@@ -71,7 +71,7 @@ class KeyFile:
     bytes: int
     sha256: str
     newest_manifest: str
-    newest_file_sha256: str = ""
+    newest_file_xxh128: str = ""
 
 
 @dataclass(frozen=True, slots=True)

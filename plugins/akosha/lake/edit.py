@@ -81,17 +81,17 @@ class ShardEdit:
             edit = self._tiers.setdefault(entry.tier, _TierEdit())
             edit.drops.setdefault(entry.path, (entry, []))[1].append(rows)
 
-    def set_keys(self, system_id: str, table: pa.Table, *, newest: datetime, file_sha256: str = "") -> None:
+    def set_keys(self, system_id: str, table: pa.Table, *, newest: datetime, file_xxh128: str = "") -> None:
         """Replace the key file of a system by `table` (schema ``KEYS``, sorted by source_table, record_id).
 
         Args:
             system_id: whose.
             table: may be memory-mapped: it is written and verified piece by piece.
             newest: manifest time of the upload that is applied, UTC; an earlier one leaves the key file's own.
-            file_sha256: hex digest of that upload's database file.
+            file_xxh128: hex hash of that upload's database file.
         """
         path, sha256, size = self._stage("keys", table.cast(KEYS), self._lake.store)
-        self._replace_keys(KeyFile(system_id, path, table.num_rows, size, sha256, newest.isoformat(), file_sha256))
+        self._replace_keys(KeyFile(system_id, path, table.num_rows, size, sha256, newest.isoformat(), file_xxh128))
 
     def restore_keys(self, system_id: str, table: pa.Table) -> None:
         """Replace the key file of a system after damage: as `set_keys`, but its newest upload is read again when it comes."""
@@ -99,18 +99,18 @@ class ShardEdit:
         path, sha256, size = self._stage("keys", table.cast(KEYS), self._lake.store)
         self._keys.append((before, KeyFile(system_id, path, table.num_rows, size, sha256, before.newest_manifest)))
 
-    def confirm_keys(self, system_id: str, *, newest: datetime, file_sha256: str = "") -> None:
+    def confirm_keys(self, system_id: str, *, newest: datetime, file_xxh128: str = "") -> None:
         """Note that a newer upload of a system holds the keys that its newest one held: the key file stays."""
         before = self.head.keys[system_id]
-        self._replace_keys(replace(before, newest_manifest=newest.isoformat(), newest_file_sha256=file_sha256))
+        self._replace_keys(replace(before, newest_manifest=newest.isoformat(), newest_file_xxh128=file_xxh128))
 
     def _replace_keys(self, after: KeyFile) -> None:
         before = self.head.keys.get(after.system_id)
         if before is not None and before.newest_manifest > after.newest_manifest:
-            after = replace(after, newest_manifest=before.newest_manifest, newest_file_sha256=before.newest_file_sha256)
+            after = replace(after, newest_manifest=before.newest_manifest, newest_file_xxh128=before.newest_file_xxh128)
         elif before is not None and before.newest_manifest == after.newest_manifest:
             # Two uploads of one instant: a rule that does not depend on their order.
-            after = replace(after, newest_file_sha256=max(before.newest_file_sha256, after.newest_file_sha256))
+            after = replace(after, newest_file_xxh128=max(before.newest_file_xxh128, after.newest_file_xxh128))
         if after != before:
             self._keys.append((before, after))
 

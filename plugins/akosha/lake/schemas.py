@@ -69,6 +69,7 @@ KEYS: Final = pa.schema(
     [
         pa.field("source_table", pa.string(), nullable=False),
         pa.field("record_id", pa.string(), nullable=False),
+        pa.field("content_xxh128", pa.binary(16), nullable=False),
         _DIGEST,
         pa.field("details_sha256", pa.binary(), nullable=False),
         pa.field("has_vector", pa.bool_(), nullable=False),

@@ -40,6 +40,7 @@ from akosha.transforms.summaries import summarise
 OPERATION: Final = "repair"
 EXAMPLES: Final = 5
 DETAILS: Final = ("project", "metadata", "attributes")
+UNKNOWN_HASH: Final = bytes(16)  # of a text that is not at hand: its digest is made again when it comes
 _MICROSECOND: Final = timedelta(microseconds=1)
 _TOLD_BY_TIERS: Final = (*KEY, "content_sha256", "created_at", "time_evidence", *DETAILS, "provenance")
 
@@ -281,6 +282,7 @@ def _listed_again(row: Row, older: Row | None) -> Row:
     listed = {
         "source_table": row["source_table"],
         "record_id": row["record_id"],
+        "content_xxh128": UNKNOWN_HASH,
         "content_sha256": row["content_sha256"],
         "details_sha256": details_digest(row),
         "has_vector": False,
@@ -292,7 +294,7 @@ def _listed_again(row: Row, older: Row | None) -> Row:
         **_unsure(held_at),
     }
     if older is not None and older["content_sha256"] == row["content_sha256"]:
-        listed |= {name: older[name] for name in ("has_vector", "first_manifest", "bookkeeping")}
+        listed |= {name: older[name] for name in ("content_xxh128", "has_vector", "first_manifest", "bookkeeping")}
         if older["created_at"] == row["created_at"]:
             listed["time_manifest"] = older["time_manifest"]
     return listed

@@ -220,7 +220,8 @@ class Ingester:
         for upload in list(uploads):
             try:
                 if upload.prepared is None and not self._is_known(head, upload):
-                    upload.prepared = read_keys(upload.fetched, self.sandbox)
+                    keys = self._key_file(head.keys.get(upload.ref.system_id))
+                    upload.prepared = read_keys(upload.fetched, self.sandbox, keys=keys)
                 if upload.graph is None:
                     anchors = upload.prepared.anchors if upload.prepared else Anchors.none()
                     upload.graph = read_knowledge_graph(upload.fetched, self.sandbox, anchors)
@@ -251,7 +252,7 @@ class Ingester:
         newest = fetched.manifest.timestamp
         upload.plan = None
         if upload.prepared is None:  # see `_read`
-            edit.confirm_keys(system_id, newest=newest, file_sha256=fetched.file_sha256)
+            edit.confirm_keys(system_id, newest=newest, file_xxh128=fetched.file_xxh128)
             return
         upload.refused_rows = self._list_refused(upload.prepared)
         if not upload.prepared.arrived.num_rows:
@@ -259,10 +260,10 @@ class Ingester:
         upload.plan = plan = self._plan(upload.prepared, entry, policy)
         if plan.keys is None:
             if plan.is_newest:
-                edit.confirm_keys(system_id, newest=newest, file_sha256=fetched.file_sha256)
+                edit.confirm_keys(system_id, newest=newest, file_xxh128=fetched.file_xxh128)
             return
-        edit.set_keys(system_id, plan.keys, newest=newest, file_sha256=fetched.file_sha256)
-        details = self._put_new(edit, upload, upload.prepared, plan.rows)
+        edit.set_keys(system_id, plan.keys, newest=newest, file_xxh128=fetched.file_xxh128)
+        details = self._put_new(edit, upload, upload.prepared, plan.rows) if plan.rows.num_rows else []
         for file, numbers in locate(
             self.lake, edit.head, _with_system(plan.retired, system_id), "hot", "warm", "cold", "archive"
         ):
@@ -280,16 +281,16 @@ class Ingester:
 
     def _plan(self, upload: PreparedUpload, entry: KeyFile | None, policy: Policy) -> UpsertPlan:
         system_id = upload.fetched.ref.system_id
-        live = Snapshot()
-        if entry is not None:
-            path = self.lake.cache.path_of(self.lake.store, entry.path, entry.sha256)
-            live = Snapshot(path, datetime.fromisoformat(entry.newest_manifest))
+        live = Snapshot(self._key_file(entry), datetime.fromisoformat(entry.newest_manifest)) if entry else Snapshot()
         rules = Rules(
             ambiguous=system_id in self.lake.settings.ambiguous,
             delete_absent=system_id in policy.delete_absent,
         )
         folder = Path(mkdtemp(prefix="plan-", dir=upload.fetched.folder))
         return plan_upsert(live, upload.arrived, folder, manifest_time=upload.fetched.manifest.timestamp, rules=rules)
+
+    def _key_file(self, entry: KeyFile | None) -> Path | None:
+        return self.lake.cache.path_of(self.lake.store, entry.path, entry.sha256) if entry else None
 
     def _list_refused(self, upload: PreparedUpload) -> dict[str, Any] | None:
         """List the refused rows in their document, before a commit names it; None when there are none."""
@@ -380,7 +381,7 @@ def rounds(refs: Sequence[UploadRef]) -> Iterator[list[UploadRef]]:
 
 def _repeats(upload: FetchedUpload, entry: KeyFile | None) -> bool:
     """Whether the system's newest upload applied held the same database file, and this one is newer."""
-    if entry is None or not upload.file_sha256 or upload.file_sha256 != entry.newest_file_sha256:
+    if entry is None or not upload.file_xxh128 or upload.file_xxh128 != entry.newest_file_xxh128:
         return False
     return upload.manifest.timestamp >= datetime.fromisoformat(entry.newest_manifest)
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import numpy as np
 import pyarrow as pa
 
-from akosha.uploads.reader import DIMENSION, KEY_ROWS, TEXT_ROWS, Budget, LimitError, Limits, write_rows
+from akosha.uploads.reader import DIGESTED, DIMENSION, KEY_ROWS, TEXT_ROWS, Budget, LimitError, Limits, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ LATEST: Final = datetime(2100, 1, 1, tzinfo=UTC).replace(tzinfo=None)
 
 PAYLOAD_ROWS: Final = pa.schema(
     [
-        *[of for of in KEY_ROWS if not of.name.endswith("_sha256")],
+        *[of for of in KEY_ROWS if of.name not in DIGESTED],
         *list(TEXT_ROWS)[1:],
         pa.field("details", pa.string()),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -15,12 +15,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from akosha.errors import InvalidUploadError, ObjectMissingError
+from akosha.lake import files
 from akosha.lake.graph_schema import ENTITY, OBSERVATION, RELATION
 from akosha.lake.objects import ObjectInfo, ObjectStore
 from akosha.lake.provenance import record_provenance
 from akosha.transforms.times import InferredTimes
 from akosha.uploads.container import Unpacked, unpack, unpack_json
 from akosha.uploads.graph_rows import Anchors, Origin, incoming_rows, offset_anchors, read_graph
+from akosha.uploads.known_texts import KNOWN, write_known
 from akosha.uploads.manifest import MAX_MANIFEST_BYTES, MEMORIES, Manifest, ManifestFile, parse_manifest
 from akosha.uploads.memories import check_count
 from akosha.uploads.memos import UploadRef
@@ -30,6 +32,7 @@ from akosha.uploads.sources import RowFaults, key_batches, local_us, upload_time
 from akosha.uploads.upsert import ARRIVED, duplicates
 
 MICROSECOND: Final = timedelta(microseconds=1)
+KNOWN_FROM_BYTES: Final = 16 << 20  # below, digesting the texts costs less than preparing the known ones
 BELIEVED_AHEAD: Final = timedelta(days=1)  # how far a client's clock may be ahead of the store's
 
 
@@ -47,7 +50,7 @@ class FetchedUpload:
 
     Attributes:
         records: the unpacked database or document of records in `folder`, or None when the upload has none.
-        file_sha256: its hex SHA-256, "" without one.
+        file_xxh128: its hash, hex, "" without one: it tells the same file when it comes again.
         graph: the unpacked knowledge graph, or None.
         facts: what the memo will say of it.
     """
@@ -56,9 +59,14 @@ class FetchedUpload:
     manifest: Manifest
     folder: Path
     records: Path | None
-    file_sha256: str
+    file_xxh128: str
     graph: Path | None
     facts: dict[str, Any]
+
+    @property
+    def file_sha256(self) -> str:
+        """SHA-256 of `records`, hex, "" without one. Made when it is first asked for: a repeated upload needs none."""
+        return _sha256(self.records, self.facts["file"]) if self.records else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +115,16 @@ def fetch(source: Source, ref: UploadRef, folder: Path, *, max_bytes: int) -> Fe
         with _of_the_graph(manifest.knowledge_graph):
             graph, _, facts["knowledge_graph"] = _fetch(source, manifest.knowledge_graph, folder, max_bytes)
     _require_unchanged(source.store, ref.manifest_key, ref.etag)
-    return FetchedUpload(ref, manifest, folder, records, unpacked.sha256, graph, facts)
+    return FetchedUpload(ref, manifest, folder, records, unpacked.xxh128, graph, facts)
 
 
-def read_keys(fetched: FetchedUpload, sandbox: Sandbox) -> PreparedUpload:
-    """Read, check, digest and date the rows of a fetched upload. Reading it again gives the same.
+def read_keys(fetched: FetchedUpload, sandbox: Sandbox, *, keys: Path | None = None) -> PreparedUpload:
+    """Read, check, digest and date the rows of a fetched upload. Reading it again gives the same, whatever `keys`.
+
+    Args:
+        fetched: the upload.
+        sandbox: a running sandbox.
+        keys: the key file of its system, where it spares work: texts that are in it are not digested again.
 
     Raises:
         InvalidUploadError: it breaks its contract; it belongs in quarantine.
@@ -122,12 +135,13 @@ def read_keys(fetched: FetchedUpload, sandbox: Sandbox) -> PreparedUpload:
         file = fetched.facts["file"]
         form: Form = "memories" if fetched.manifest.memories else "keys"
         with about_object(file["path"], file["etag"], file["packed_bytes"]):
-            reading = sandbox.read(fetched.records, fetched.folder / "rows", form=form)
+            reading = sandbox.read(fetched.records, fetched.folder / "rows", form=form, known=_known(fetched, keys))
     faults = RowFaults()
     check_count(fetched.manifest, reading)
-    times = upload_times(reading, (fetched.manifest.timestamp - datetime(1970, 1, 1, tzinfo=UTC)) // MICROSECOND)
-    arrived = pa.concat_tables([ARRIVED.empty_table(), *_arrived(reading, times, faults)])
-    batches = [batch for table in reading.tables for batch in key_batches(table)]
+    named = [(table.name, batch) for table in reading.tables for batch in key_batches(table, faults)]
+    batches = [batch for _, batch in named]
+    times = upload_times(batches, (fetched.manifest.timestamp - datetime(1970, 1, 1, tzinfo=UTC)) // MICROSECOND)
+    arrived = _arrived(named, times)
     source_rows = np.concatenate([np.empty(0, np.int64), *(batch.column("source_row").to_numpy() for batch in batches)])
     arrived = _once(arrived, source_rows, fetched.folder, faults)
     facts = {
@@ -171,7 +185,7 @@ def read_knowledge_graph(fetched: FetchedUpload, sandbox: Sandbox, anchors: Anch
     provenance = record_provenance(
         upload=fetched.ref.manifest_key,
         etag=fetched.ref.etag,
-        file_sha256=facts["sha256"],
+        file_sha256=_sha256(fetched.graph, facts),
         manifest_time=fetched.manifest.timestamp.isoformat(),
     )
     rows, dated = incoming_rows(snapshot, Origin(fetched.manifest.timestamp, provenance), anchors)
@@ -209,19 +223,29 @@ def _offsets(times: InferredTimes) -> list[dict[str, Any]]:
     ]
 
 
-def _arrived(reading: Reading, times: InferredTimes, faults: RowFaults) -> Iterator[pa.Table]:
+def _known(fetched: FetchedUpload, keys: Path | None) -> Path | None:
+    """The texts of a key file as the sandbox takes them; None when digesting the upload's own costs less."""
+    if keys is None or fetched.facts["file"]["unpacked_bytes"] < KNOWN_FROM_BYTES:
+        return None
+    target = fetched.folder / "known.arrow"
+    write_known(files.read(keys, kind="keys", columns=KNOWN.names), target)
+    return target
+
+
+def _arrived(batches: Sequence[tuple[str, pa.RecordBatch]], times: InferredTimes) -> pa.Table:
     position = 0
-    for table in reading.tables:
-        for batch in key_batches(table, faults):
-            rows = slice(position, position + batch.num_rows)
-            columns = {name: batch.column(name) for name in ARRIVED.names if name in batch.schema.names} | {
-                "position": pa.array(np.arange(rows.start, rows.stop, dtype=np.int64)),
-                "source_table": pa.repeat(pa.scalar(table.name, pa.string()), batch.num_rows),
-                "created_at": pa.array(times.created_us[rows], pa.timestamp("us", tz="UTC")),
-                "rank": pa.array(times.evidence[rows].astype(np.int8)),
-            }
-            yield pa.table([columns[name] for name in ARRIVED.names], schema=ARRIVED)
-            position = rows.stop
+    parts = [ARRIVED.empty_table()]
+    for table, batch in batches:
+        rows = slice(position, position + batch.num_rows)
+        columns = {name: batch.column(name) for name in ARRIVED.names if name in batch.schema.names} | {
+            "position": pa.array(np.arange(rows.start, rows.stop, dtype=np.int64)),
+            "source_table": pa.repeat(pa.scalar(table, pa.string()), batch.num_rows),
+            "created_at": pa.array(times.created_us[rows], pa.timestamp("us", tz="UTC")),
+            "rank": pa.array(times.evidence[rows].astype(np.int8)),
+        }
+        parts.append(pa.table([columns[name] for name in ARRIVED.names], schema=ARRIVED))
+        position = rows.stop
+    return pa.concat_tables(parts)
 
 
 def _once(arrived: pa.Table, source_rows: NDArray[np.int64], folder: Path, faults: RowFaults) -> pa.Table:
@@ -291,9 +315,16 @@ def _file_facts(file: ManifestFile, found: ObjectInfo, unpacked: Unpacked) -> di
         "etag": found.etag,
         "packed_bytes": found.size_bytes,
         "unpacked_bytes": unpacked.size_bytes,
-        "sha256": unpacked.sha256,
+        "xxh128": unpacked.xxh128,
         "storage_version": unpacked.storage_version,
     }
+
+
+def _sha256(path: Path, facts: dict[str, Any]) -> str:
+    """The digest of a file of an upload, noted among its facts."""
+    if "sha256" not in facts:
+        facts["sha256"] = files.sha256_of(path)
+    return str(facts["sha256"])
 
 
 def _require_unchanged(store: ObjectStore, key: str, etag: str) -> ObjectInfo:

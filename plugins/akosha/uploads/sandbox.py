@@ -95,15 +95,30 @@ class Sandbox:
         self._pending = b""
 
     def __enter__(self) -> Self:
-        self._start()
-        return self
+        return self  # the process starts with the first file: a run that finds nothing new needs none
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._stop()
 
-    def read(self, database: Path, out_dir: Path, *, inline_rows: int = INLINE_ROWS, form: Form = "keys") -> Reading:
+    def start(self) -> int:
+        """Start the reading process unless it runs, instead of with the first file; returns its process id.
+
+        Raises:
+            ConfigurationError: it does not start on this machine.
+        """
+        return (self._process or self._start()).pid
+
+    def read(
+        self,
+        database: Path,
+        out_dir: Path,
+        *,
+        inline_rows: int = INLINE_ROWS,
+        form: Form = "keys",
+        known: Path | None = None,
+    ) -> Reading:
         """Read keys and digests of every row of `database` into `out_dir`, which is created, mode 0700.
 
         A file without any table, or with empty ones, is a success with no rows. On failure `out_dir` is gone. With `form`
@@ -114,11 +129,14 @@ class Sandbox:
             out_dir: must not exist.
             inline_rows: a file of up to so many rows is read whole at once; of others `read_rows` fetches the texts.
             form: ``keys``, or ``memories`` for a document.
+            known: a file of `akosha.uploads.known_texts`, for ``keys``: the texts in it are not digested again.
 
         Raises:
             InvalidUploadError, DiskFullError, ConfigurationError: see `extract`.
         """
-        arguments = {"inline_rows": inline_rows} if form == "keys" else {}
+        arguments: dict[str, Any] = {}
+        if form == "keys":
+            arguments = {"inline_rows": inline_rows, "known": str(known.resolve()) if known else ""}
         result = self.extract(form, database, out_dir, **arguments)
         try:
             return _reading(result, out_dir)

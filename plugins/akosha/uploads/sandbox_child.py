@@ -21,12 +21,26 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, Final
 
-import duckdb
 
-from akosha.uploads import graph_reader, payload, reader, syscalls
+class _NoPandas(MetaPathFinder):
+    """Arrow would import pandas only to ask whether a list is a series: half of the time this process takes to start."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        """Refuse pandas, leave the rest to the others."""
+        del path, target
+        if fullname == "pandas":
+            raise ModuleNotFoundError(fullname)
+
+
+sys.meta_path.insert(0, _NoPandas())
+
+import duckdb  # noqa: E402
+
+from akosha.uploads import graph_reader, payload, reader, syscalls  # noqa: E402
 
 ADDRESS_SPACE_BYTES: Final = 3 << 30  # besides DuckDB's own memory: 1 GiB mapped at start, Arrow batches, thread stacks
 MAX_REPLY_BYTES: Final = 4 << 20

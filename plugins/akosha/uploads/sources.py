@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from akosha.uploads.sandbox import Reading, TableReading
+    from akosha.uploads.sandbox import TableReading
 
 EXAMPLES: Final = 5
 MAX_LISTED: Final = 10_000
@@ -103,26 +103,18 @@ def text_batches(table: str, path: Path) -> Iterator[pa.RecordBatch]:
     return _batches(table, path, TEXT_ROWS)
 
 
-def upload_times(reading: Reading, manifest_us: int) -> InferredTimes:
-    """UTC times of all rows of `key_batches` of all tables, inferred together: ids of one table date the others.
+def upload_times(batches: Sequence[pa.RecordBatch], manifest_us: int) -> InferredTimes:
+    """UTC times of all rows of an upload, inferred together: ids of one table date the others.
 
     Args:
-        reading: the upload's database as read by the sandbox.
+        batches: of `key_batches` of all its tables.
         manifest_us: manifest time, UTC microseconds.
-
-    Raises:
-        InvalidUploadError: as `key_batches`.
     """
-    columns: dict[str, list[NDArray[np.int64]]] = {name: [np.empty(0, np.int64)] for name in _TIMES}
-
-    def ids() -> Iterator[list[str]]:
-        for batch in (batch for table in reading.tables for batch in key_batches(table)):
-            for name, column in columns.items():
-                column.append(_microseconds(batch.column(name)))
-            yield batch.column("record_id").to_pylist()
-
-    in_ids = times_in_ids(ids())
-    local, extracted, checkpoint = (np.concatenate(columns[name]) for name in _TIMES)
+    in_ids = times_in_ids(batch.column("record_id").to_pylist() for batch in batches)
+    local, extracted, checkpoint = (
+        np.concatenate([np.empty(0, np.int64), *(_microseconds(batch.column(name)) for batch in batches)])
+        for name in _TIMES
+    )
     return infer_times(in_ids, local, extracted, manifest_us, checkpoint)
 
 

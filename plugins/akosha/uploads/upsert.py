@@ -19,16 +19,48 @@ from akosha.lake.schemas import KEYS
 from akosha.lake.sql import statement
 from akosha.transforms.times import EVIDENCE
 
-_UTC: Final = pa.timestamp("us", tz="UTC")
 ARRIVED: Final = pa.schema(
     [
         pa.field("position", pa.int64()),
-        *[KEYS.field(name) for name in ("source_table", "record_id", "content_sha256", "details_sha256", "has_vector")],
+        *[KEYS.field(name) for name in ("source_table", "record_id", "content_xxh128", "content_sha256")],
+        *[KEYS.field(name) for name in ("details_sha256", "has_vector")],
         KEYS.field("created_at"),
         pa.field("rank", pa.int8()),
         KEYS.field("bookkeeping"),
     ]
 )
+_TEXT: Final = [pa.field(name, pa.string()) for name in ("source_table", "record_id")]
+_INSTANT: Final = pa.timestamp("us", tz="UTC")
+_ANSWERS: Final = {
+    "rows": pa.schema(
+        [
+            pa.field("position", pa.int64()),
+            *_TEXT,
+            pa.field("created_at", _INSTANT),
+            pa.field("time_evidence", pa.string()),
+            pa.field("is_revision", pa.bool_()),
+        ]
+    ),
+    "retired": pa.schema([*_TEXT, pa.field("created_live", _INSTANT)]),
+    "amended": pa.schema(
+        [
+            _TEXT[0],
+            pa.field("record_id_live", pa.string()),
+            pa.field("created_live", _INSTANT),
+            _TEXT[1],
+            pa.field("created_at", _INSTANT),
+            pa.field("time_evidence", pa.string()),
+            *[pa.field(name, pa.bool_()) for name in ("takes_time", "takes_details", "takes_vector")],
+            pa.field("position", pa.int64()),
+        ]
+    ),
+}
+_COUNTED_IN: Final = {
+    "rows": ("new", "changed", "amended", "retimed"),
+    "retired": ("changed", "gone"),
+    "amended": ("amended", "retimed"),
+}
+_IN_MEMORY_ROWS: Final = 1 << 20  # of two short texts each: 100 MB
 COUNTED: Final = ("new", "changed", "gone", "older", "retimed", "amended")
 _EVIDENCE_SQL: Final = "[" + ", ".join(f"'{name}'" for name in EVIDENCE) + "]"
 _BASE_ID: Final = "regexp_replace(record_id, '(?s)(.)~(' || left(lower(hex(content_sha256)), 8) || '|' || lower(hex(content_sha256)) || ')$', '\\1')"
@@ -111,10 +143,11 @@ def plan_upsert(
         )
         counts = con.sql(statement("upsert_counts")).to_arrow_table().to_pylist()[0]
         changes = counts.pop("changes")
-        answers = {
-            name: _stored(con, _filled(f"upsert_{name}", evidence=_EVIDENCE_SQL), folder / f"{name}.arrow")
-            for name in ("rows", "retired", "amended", *(["keys"] if changes else []))
-        }
+        answers = {name: schema.empty_table() for name, schema in _ANSWERS.items()}
+        wanted = [name for name, kinds in _COUNTED_IN.items() if any(counts[kind] for kind in kinds)]
+        for name in [*wanted, *(["keys"] if changes else [])]:
+            query = _filled(f"upsert_{name}", evidence=_EVIDENCE_SQL)
+            answers[name] = _stored(con, query, folder / f"{name}.arrow")
         con.execute("DROP TABLE plan")
     counts["unchanged"] = counts.pop("arrived") - counts["new"] - counts["changed"] - counts["older"]
     keys = answers.pop("keys", None)
@@ -123,6 +156,10 @@ def plan_upsert(
 
 def duplicates(arrived: pa.Table, folder: Path) -> pa.Table:
     """Rows whose key stands again further down: position, source_table, record_id, by position."""
+    if arrived.num_rows <= _IN_MEMORY_ROWS:
+        keys = arrived.group_by(["source_table", "record_id"], use_threads=False).aggregate([])
+        if keys.num_rows == arrived.num_rows:
+            return arrived.select(["position", "source_table", "record_id"]).slice(0, 0)
     with duck.connection(folder) as con:
         con.register("arrived", arrived)
         return con.sql(statement("upsert_duplicates")).to_arrow_table()
