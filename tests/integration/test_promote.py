@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import pyarrow as pa
 import pytest
 from tests.integration.small_lake import NOW, Memory, Shelf, memories, new_lake, publish
 from tests.support.dying_store import DiedError, DyingStore, Fuse
+from tests.support.installation import Installation
+from tests.support.uploads import database, put_upload, vectors
+from tests.support.uploads import memory as uploaded
 
 from akosha.embedding.source import Embedded
 from akosha.errors import IntegrityError
@@ -150,6 +154,35 @@ def test_promoted_records_are_on_hold_and_an_undo_takes_the_hold_back(lake: Lake
     undo_shard(lake, SHARD, to_version=1, writer=WRITER, reason="")
     assert holds(lake, lake.shard(SHARD).head()).num_rows == 0
     assert fsck(lake, read_data=True).ok
+
+
+def test_the_next_night_leaves_promoted_records_in_hot(tmp_path: Path):
+    """I32, through the jobs."""
+    made = Installation.local(tmp_path)
+    Lake.create(made.settings, now=NOW)
+    aged = [uploaded(f"id-{n}", f"Note {n}. Measure it.", datetime.now(UTC) - timedelta(days=100), one)
+            for n, one in enumerate(vectors(3))]  # fmt: skip
+    put_upload(made.uploads, "laptop-7", NOW, database({"conversations_v2": aged}))
+    made.ingest()
+
+    def night(after: timedelta) -> dict[str, int]:
+        for kind in ("hot-to-warm", "warm-to-cold"):
+            made.move(kind, datetime.now(UTC) + after)
+        return dict(Counter(made.export().column("tier").to_pylist()))
+
+    assert night(timedelta(0)) == {"cold": 3}
+    dry = made.main("promote", "--system", "laptop-7", "--dry-run")
+    assert (dry.returncode, "3 records would come back to hot" in dry.stdout) == (0, True), dry.stderr
+    keys = tmp_path / "keys.tsv"
+    keys.write_text("laptop-7\tconversations_v2\tid-0\n")
+    done = made.main("promote", "laptop-7", "conversations_v2", "id-1", "--keys", str(keys))
+    assert (done.returncode, "2 records came back to hot, 0 from warm and 2 from cold" in done.stdout) == (0, True), (
+        done.stderr
+    )
+    assert night(timedelta(days=29)) == {"cold": 1, "hot": 2}
+    assert night(timedelta(days=31)) == {"cold": 3}
+    for wrong in (("laptop-7",), (), ("a", "b", "c", "--system", "d"), ("--system", "x", "--hold-days", "0")):
+        assert made.main("promote", *wrong).returncode == 2
 
 
 def test_holds_end_and_the_latest_counts():

@@ -132,6 +132,17 @@ def test_an_undo_done_already_publishes_nothing(installation: Installation):
     assert installation.lake.shard(SHARD).head() == held
 
 
+def test_a_shard_can_be_emptied_and_filled_again(installation: Installation):
+    """I28, I29: version 0 is the shard before its first commit."""
+    before = installation.export()
+    undo(installation, 0)
+    head = installation.lake.shard(SHARD).head()
+    assert (head.files, head.keys, head.version) == ({}, {}, 4)
+    release(installation)
+    assert installation.ingest()["counts"]["applied"] == 3
+    assert installation.export().drop_columns(["provenance"]).equals(before.drop_columns(["provenance"]))
+
+
 def test_undoing_the_undo_brings_everything_back(installation: Installation):
     """I28."""
     before = installation.export()

@@ -133,6 +133,10 @@ class ShardEdit:
             after = HoldFile(path, table.num_rows, size, sha256)
         self._holds = None if after == self.head.holds else (self.head.holds, after)
 
+    def heed_holds(self) -> None:
+        """Publish only while the records on hold are those of the head: for moves, which decide by them."""
+        self._holds = self._holds or (self.head.holds, self.head.holds)
+
     def stage(self) -> None:
         """Write, verify and upload everything that is pending; nothing is visible yet."""
         remove: list[FileEntry] = []

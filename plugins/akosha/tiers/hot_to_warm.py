@@ -146,6 +146,7 @@ class _Mover:
         """Write and verify what is due in one shard; nothing is visible yet. A dry run writes nothing."""
         head = self.lake.shard(shard).head()
         edit = self.stack.enter_context(edit_shard(self.lake, head, about()))
+        edit.heed_holds()
         outcome = ShardMove(shard, head.version)
         leaving = Due(self.lake, head, self.policy, "hot", self.as_of, self.until)
         for entry in concerned(head, "hot", leaving.cutoff):

@@ -71,6 +71,7 @@ def _move_shard(lake: Lake, shard: int, due: Callable[[Commit], Due], writer: Wr
 def _try_shard(lake: Lake, head: Commit, leaving: Due, writer: Writer, *, dry_run: bool) -> ShardMove:
     outcome = ShardMove(head.shard, head.version)
     with edit_shard(lake, head, about()) as edit:
+        edit.heed_holds()
         for entry in concerned(head, "warm", leaving.cutoff):
             found = due_rows(lake, entry, leaving)
             outcome.stay(found.staying)
