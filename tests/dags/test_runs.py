@@ -359,30 +359,6 @@ def test_the_summary_that_an_asset_event_carries_names_the_backlog_and_every_oth
         assert summary["counts"][name] >= 0
 
 
-def test_promotion_undo_and_maintenance_run_from_their_forms(run, settings):
-    """I28, I31, I32."""
-    ahead = (datetime.now(UTC) + timedelta(days=60)).isoformat()
-    run("akosha_ingest")
-    run("akosha_hot_to_warm", as_of=ahead, force=True, system=KNOWN)
-    moved = Lake.open(settings).shard(shard_of(KNOWN)).head()
-    _, dry = run("akosha_promote", system=KNOWN, dry_run=True)
-    done, promoted = run("akosha_promote", system=KNOWN)
-    assert done.state == "success"
-    assert promoted["counts"]["rows"] == dry["counts"]["rows"] == moved.counts["moved"]
-    assert states(done)["promote", 0] == "success"
-
-    done, undo = run("akosha_undo", run=promoted["run_id"])
-    assert (done.state, states(done)["approve", -1]) == ("success", "success")
-    assert undo["message"].startswith("dry run: 1 shards would go back: 1 commits with 0 uploads are undone")
-    assert Lake.open(settings).shard(shard_of(KNOWN)).head().operation == "promote"
-    done, released = run("akosha_undo", action="release")
-    assert (done.state, released["message"]) == ("success", "0 shards are held")
-
-    done, maintained = run("akosha_maintain")
-    assert done.state == "success"
-    assert maintained["counts"]["scrubbed_findings"] == 0
-
-
 def go_on(done):
     """The run that ``go_on`` triggered, which a test has to start itself: its id and conf; None when there is none."""
     from airflow.models.dagrun import DagRun
@@ -455,3 +431,27 @@ def test_a_held_shard_is_left_alone_and_named_by_a_green_run(run):
     assert summary["rows_changed"] > 0
     assert dict(heads())[held] == before
     assert others
+
+
+def test_promotion_undo_and_maintenance_run_from_their_forms(run, settings):
+    """I28, I31, I32."""
+    ahead = (datetime.now(UTC) + timedelta(days=60)).isoformat()
+    run("akosha_ingest")
+    run("akosha_hot_to_warm", as_of=ahead, force=True, system=KNOWN)
+    moved = Lake.open(settings).shard(shard_of(KNOWN)).head()
+    _, dry = run("akosha_promote", system=KNOWN, dry_run=True)
+    done, promoted = run("akosha_promote", system=KNOWN)
+    assert done.state == "success"
+    assert promoted["counts"]["rows"] == dry["counts"]["rows"] == moved.counts["moved"]
+    assert states(done)["promote", 0] == "success"
+
+    done, undo = run("akosha_undo", run=promoted["run_id"])
+    assert (done.state, states(done)["approve", -1]) == ("success", "success")
+    assert undo["message"].startswith("dry run: 1 shards would go back: 1 commits with 0 uploads are undone")
+    assert Lake.open(settings).shard(shard_of(KNOWN)).head().operation == "promote"
+    done, released = run("akosha_undo", action="release")
+    assert (done.state, released["message"]) == ("success", "0 shards are held")
+
+    done, maintained = run("akosha_maintain")
+    assert done.state == "success"
+    assert maintained["counts"]["scrubbed_findings"] == 0
