@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from akosha.errors import DiskFullError, IntegrityError
 from akosha.lake import duck
+from akosha.lake.failpoints import around
 from akosha.lake.schemas import BY_TIER
 from akosha.lake.sql import statement
 
@@ -33,6 +34,7 @@ BLOCK_BYTES: Final = 1 << 20
 VERIFIED_ROWS: Final = 2_048
 
 
+@around("file write")
 def write(table: pa.Table, path: Path, *, kind: str, about: dict[str, str]) -> None:
     """Write `table` to a new file and close it.
 
@@ -80,6 +82,7 @@ def read_about(path: Path, *, kind: str) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in metadata.items() if not key.startswith(b"ARROW")}
 
 
+@around("file read back")
 def verify_written(table: pa.Table, path: Path, *, kind: str) -> None:
     """Reopen a file just written and compare every value of every row with what was meant.
 
@@ -125,6 +128,7 @@ def verify_content(contents: pa.ChunkedArray, digests: pa.ChunkedArray, *, where
                 raise IntegrityError(message, where=where, row=start + number, expected=digest.hex())
 
 
+@around("hash")
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, hex, read in blocks of 1 MiB."""
     digest = hashlib.sha256()

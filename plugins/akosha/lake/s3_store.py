@@ -14,6 +14,7 @@ from akosha.errors import (
     ObjectMissingError,
     StoreUnavailableError,
 )
+from akosha.lake.failpoints import around
 from akosha.lake.objects import ObjectInfo, Requests
 from akosha.lake.s3_listing import parse_listing
 
@@ -92,7 +93,8 @@ class S3Store:
 
         self.requests.others += 1
         try:
-            self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data, IfNoneMatch="*")
+            with around("conditional put"):
+                self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data, IfNoneMatch="*")
         except Exception as error:
             if isinstance(error, ClientError):
                 status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -130,7 +132,8 @@ class S3Store:
             body = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **condition)["Body"]
             with path.open("wb") as file:
                 for chunk in body.iter_chunks(1 << 20):
-                    file.write(chunk)
+                    with around("write"):
+                        file.write(chunk)
 
         self._call(key, fetch)
 
@@ -191,7 +194,8 @@ class S3Store:
 
     def _ask(self, key: str, request: Callable[[], Any]) -> Any:  # noqa: ANN401 - boto3 answers are untyped
         try:
-            return request()
+            with around("request"):
+                return request()
         except Exception as error:
             raise self._translate(error, key) from error
 
