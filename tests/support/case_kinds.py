@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,10 +27,13 @@ from akosha.lake import failpoints
 from akosha.quality.fsck import fsck
 
 SAID: Final = 300
+IMPORTED: Final = ("pandas", "great_expectations.expectations", "pyarrow.dataset", "boto3.s3.transfer", "jsonschema")
 
 
 def prepare(stack: ExitStack) -> None:
-    """Start what all cases of this process share."""
+    """Start what all cases of this process share, and import what the jobs import where they need it."""
+    for name in IMPORTED:
+        import_module(name)
     scenarios.share_sandbox(stack.enter_context(SmallSandbox()))
     assert reading.fsck_lake
 
