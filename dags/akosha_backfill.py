@@ -7,27 +7,27 @@ from datetime import timedelta
 from airflow.sdk import Param, dag, get_current_context, task
 
 from akosha_airflow import (
-    AFTER_ALL_BATCHES,
     HOT,
-    MAP_LABEL,
+    Approval,
     FailureNotice,
-    announce,
+    ask_approval,
+    carry_out,
     date_param,
     default_args,
     hand_out,
-    label,
     lake_run_id,
     library_errors,
-    outlet,
-    planned_key,
 )
 
 DOC = """
 ### What it does
 Takes in the uploads of the systems and dates in the form, whatever the schedule and the limits of a run say. Without
 **Force** these are uploads that no run has dealt with; with it also those that were applied, held nothing new, or are in
-quarantine: after an undo, a repaired reader, a lost memo. A forced run only says what it would do, until **Dry run** is
-set to *no*.
+quarantine: after an undo, a repaired reader, a lost memo.
+
+A forced run is a dry run: it says how many uploads, bytes, requests and minutes it would take. With **Dry run** set to
+*no* it plans, shows the same estimate under *Required Actions* and waits a day for a person to approve or reject it.
+Rejected, or not answered: nothing is done, the run is green and says so.
 
 To repeat what `akosha_ingest` did at certain dates, Airflow's own back-fill of that DAG does the same.
 
@@ -84,37 +84,18 @@ def akosha_backfill() -> None:
         context = get_current_context()
         params = context["params"]
         with library_errors():
-            return hand_out(
-                jobs.plan_backfill(
-                    lake_run_id(context),
-                    systems=[name.strip() for name in params["systems"].split(",") if name.strip()],
-                    between=(params["from_date"], params["until_date"]),
-                    force=params["force"],
-                    dry_run={"yes": True, "no": False}.get(params["dry_run"]),
-                )
+            planned = jobs.plan_backfill(
+                lake_run_id(context),
+                systems=[name.strip() for name in params["systems"].split(",") if name.strip()],
+                between=(params["from_date"], params["until_date"]),
+                force=params["force"],
+                dry_run={"yes": True, "no": False}.get(params["dry_run"]),
             )
+        if params["force"] and planned["batches"]:
+            ask_approval(f"Forced back-fill: {planned['message']}", planned["estimate"])
+        return hand_out(planned)
 
-    @task(pool="akosha_ingest", map_index_template=MAP_LABEL)
-    def ingest(batch: dict[str, object]) -> dict[str, object]:
-        label(batch)
-        from akosha import jobs
-
-        with library_errors():
-            return jobs.run_batch(batch["plan_key"], batch["batch"])
-
-    @task(pool="akosha_ingest", trigger_rule=AFTER_ALL_BATCHES, outlets=[outlet(HOT)])
-    def finish(results: list[dict[str, object]] | None) -> dict[str, object]:
-        from akosha import jobs
-
-        context = get_current_context()
-        with library_errors():
-            summary = jobs.finish(planned_key(context), list(results or []))
-        if summary["rows_changed"]:
-            announce(HOT, summary, context)
-        return summary
-
-    planned = plan()
-    planned >> finish(ingest.expand(batch=planned))
+    carry_out(plan(), work="ingest", pool="akosha_ingest", asset=HOT, approve=Approval(pool="akosha_ingest"))
 
 
 akosha_backfill()

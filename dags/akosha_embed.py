@@ -7,16 +7,14 @@ from datetime import timedelta
 from airflow.sdk import AssetOrTimeSchedule, CronDataIntervalTimetable, Param, dag, get_current_context, task
 
 from akosha_airflow import (
-    AFTER_ALL_BATCHES,
     HOT,
-    MAP_LABEL,
     FailureNotice,
+    carry_out,
     default_args,
+    dry_run_param,
     hand_out,
-    label,
     lake_run_id,
     library_errors,
-    planned_key,
     scope_params,
 )
 
@@ -56,7 +54,8 @@ stopped.
             title="Budget in seconds",
             description="Stop this run so long after its plan, all tasks together; empty = AKOSHA_EMBED_BUDGET_SECONDS.",
         )
-    },
+    }
+    | dry_run_param("Only say how many vectors are missing and what filling them would take; commit nothing."),
     tags=["akosha", "hot"],
 )
 def akosha_embed() -> None:
@@ -73,27 +72,12 @@ def akosha_embed() -> None:
                     system=params["system"],
                     shard=params["shard"],
                     budget_seconds=params["budget_seconds"],
+                    dry_run=params["dry_run"],
                 )
             )
 
-    @task(pool="akosha_embed", map_index_template=MAP_LABEL)
-    def embed(batch: dict[str, object]) -> dict[str, object]:
-        label(batch)
-        from akosha import jobs
-
-        with library_errors():
-            return jobs.run_batch(batch["plan_key"], batch["batch"])
-
     # No asset event: new vectors are no new rows, and an event on hot would start this DAG again.
-    @task(pool="akosha_embed", trigger_rule=AFTER_ALL_BATCHES)
-    def finish(results: list[dict[str, object]] | None) -> dict[str, object]:
-        from akosha import jobs
-
-        with library_errors():
-            return jobs.finish(planned_key(get_current_context()), list(results or []))
-
-    planned = plan()
-    planned >> finish(embed.expand(batch=planned))
+    carry_out(plan(), work="embed", pool="akosha_embed")
 
 
 akosha_embed()

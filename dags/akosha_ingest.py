@@ -7,20 +7,16 @@ from datetime import timedelta
 from airflow.sdk import CronDataIntervalTimetable, Param, dag, get_current_context, task
 
 from akosha_airflow import (
-    AFTER_ALL_BATCHES,
     HOT,
-    MAP_LABEL,
     FailureNotice,
-    announce,
     as_of,
     backfill_interval,
+    carry_out,
     default_args,
+    dry_run_param,
     hand_out,
-    label,
     lake_run_id,
     library_errors,
-    outlet,
-    planned_key,
     scope_params,
 )
 from akosha_events import or_when_uploads_arrive, woken_systems
@@ -68,7 +64,8 @@ alone.
             description="Which part of the bucket to list: auto is full in the first run of a day (UTC) and recent "
             "otherwise; recent = where new uploads appear, of systems at their turn; full = all.",
         )
-    },
+    }
+    | dry_run_param("Only say which uploads would be taken in, how many and how large; commit nothing."),
     tags=["akosha", "hot"],
 )
 def akosha_ingest() -> None:
@@ -84,7 +81,12 @@ def akosha_ingest() -> None:
                 systems = [system] if system else []
                 return hand_out(
                     jobs.plan_backfill(
-                        lake_run_id(context), systems=systems, shard=shard, between=interval, force=True, dry_run=False
+                        lake_run_id(context),
+                        systems=systems,
+                        shard=shard,
+                        between=interval,
+                        force=True,
+                        dry_run=params["dry_run"],
                     )
                 )
             return hand_out(
@@ -95,30 +97,11 @@ def akosha_ingest() -> None:
                     listing=params["listing"],
                     wake=woken_systems(context),
                     at=as_of(context),
+                    dry_run=params["dry_run"],
                 )
             )
 
-    @task(pool="akosha_ingest", map_index_template=MAP_LABEL)
-    def ingest(batch: dict[str, object]) -> dict[str, object]:
-        label(batch)
-        from akosha import jobs
-
-        with library_errors():
-            return jobs.run_batch(batch["plan_key"], batch["batch"])
-
-    @task(pool="akosha_ingest", trigger_rule=AFTER_ALL_BATCHES, outlets=[outlet(HOT)])
-    def finish(results: list[dict[str, object]] | None) -> dict[str, object]:
-        from akosha import jobs
-
-        context = get_current_context()
-        with library_errors():
-            summary = jobs.finish(planned_key(context), list(results or []))
-        if summary["rows_changed"]:
-            announce(HOT, summary, context)
-        return summary
-
-    planned = plan()
-    planned >> finish(ingest.expand(batch=planned))
+    carry_out(plan(), work="ingest", pool="akosha_ingest", asset=HOT)
 
 
 akosha_ingest()

@@ -7,21 +7,17 @@ from datetime import timedelta
 from airflow.sdk import AssetOrTimeSchedule, CronDataIntervalTimetable, dag, get_current_context, task
 
 from akosha_airflow import (
-    AFTER_ALL_BATCHES,
     COLD,
-    MAP_LABEL,
     VALIDATED,
     FailureNotice,
-    announce,
+    always,
     as_of,
     as_of_param,
+    carry_out,
     default_args,
     hand_out,
-    label,
     lake_run_id,
     library_errors,
-    outlet,
-    planned_key,
 )
 
 DOC = """
@@ -64,27 +60,8 @@ def akosha_validate() -> None:
         with library_errors():
             return hand_out(jobs.plan_validate(lake_run_id(context), as_of=as_of(context)))
 
-    @task(pool="akosha_validate", map_index_template=MAP_LABEL)
-    def validate(batch: dict[str, object]) -> dict[str, object]:
-        label(batch)
-        from akosha import jobs
-
-        with library_errors():
-            return jobs.run_batch(batch["plan_key"], batch["batch"])
-
-    # Great Expectations runs here, once per run: importing it takes seconds.
-    @task(pool="akosha_validate", trigger_rule=AFTER_ALL_BATCHES, outlets=[outlet(VALIDATED)])
-    def finish(results: list[dict[str, object]] | None) -> dict[str, object]:
-        from akosha import jobs
-
-        context = get_current_context()
-        with library_errors():
-            summary = jobs.finish(planned_key(context), list(results or []))
-        announce(VALIDATED, summary, context)
-        return summary
-
-    planned = plan()
-    planned >> finish(validate.expand(batch=planned))
+    # Great Expectations runs in `finish`, once per run: importing it takes seconds.
+    carry_out(plan(), work="validate", pool="akosha_validate", asset=VALIDATED, announce_when=always)
 
 
 akosha_validate()

@@ -7,21 +7,18 @@ from datetime import timedelta
 from airflow.sdk import AssetOrTimeSchedule, CronDataIntervalTimetable, dag, get_current_context, task
 
 from akosha_airflow import (
-    AFTER_ALL_BATCHES,
     COLD,
-    MAP_LABEL,
     WARM,
     FailureNotice,
-    announce,
+    GoOn,
+    all_moved,
     as_of,
+    carry_out,
     default_args,
     hand_out,
-    label,
     lake_run_id,
     library_errors,
     move_params,
-    outlet,
-    planned_key,
 )
 
 DOC = """
@@ -73,31 +70,11 @@ def akosha_warm_to_cold() -> None:
                     shard=params["shard"],
                     dry_run=params["dry_run"],
                     force=params["force"],
+                    continues=params["continues"],
                 )
             )
 
-    @task(pool="akosha_move", map_index_template=MAP_LABEL)
-    def move(batch: dict[str, object]) -> dict[str, object]:
-        label(batch)
-        from akosha import jobs
-
-        with library_errors():
-            return jobs.run_batch(batch["plan_key"], batch["batch"])
-
-    @task(pool="akosha_move", trigger_rule=AFTER_ALL_BATCHES, outlets=[outlet(COLD)])
-    def finish(results: list[dict[str, object]] | None) -> dict[str, object]:
-        from akosha import jobs
-
-        context = get_current_context()
-        with library_errors():
-            summary = jobs.finish(planned_key(context), list(results or []))
-        # Also when nothing was old enough: the next step of the night has its own line to look at.
-        if not context["params"]["dry_run"]:
-            announce(COLD, summary, context)
-        return summary
-
-    planned = plan()
-    planned >> finish(move.expand(batch=planned))
+    carry_out(plan(), work="move", pool="akosha_move", asset=COLD, announce_when=all_moved) >> GoOn(pool="akosha_move")
 
 
 akosha_warm_to_cold()

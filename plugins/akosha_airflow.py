@@ -14,11 +14,15 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, AssetAlias, BaseNotifier, Context, Param, TriggerRule, get_current_context
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
+from airflow.sdk import Asset, AssetAlias, BaseNotifier, Context, Param, TriggerRule, get_current_context, task
 from airflow.sdk.exceptions import AirflowFailException
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from airflow.sdk import XComArg
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +32,9 @@ HOT, WARM, COLD, VALIDATED = (Asset(f"akosha://{name}") for name in ("hot", "war
 AFTER_ALL_BATCHES = TriggerRule.ALL_DONE
 # Set by `label` as the first act of a mapped task: a template that cannot be rendered fails a task after its work.
 MAP_LABEL = "{{ batch_label }}"
+# How long an approval waits. Nobody answered = rejected.
+APPROVAL_WAIT = timedelta(hours=24)
+_ASKED, _ANSWER = "approval", "answer"
 
 
 class FailureNotice(BaseNotifier):
@@ -100,23 +107,30 @@ def as_of_param() -> dict[str, Param]:
     }
 
 
+def dry_run_param(description: str, *, default: bool = False) -> dict[str, Param]:
+    """The form field for a run that only says what it would do; on by default where a run is destructive."""
+    return {"dry_run": Param(default=default, type="boolean", title="Dry run", description=description)}
+
+
 def move_params() -> dict[str, Param]:
     """The form fields of a move between tiers."""
     return (
         as_of_param()
         | scope_params()
+        | dry_run_param("Only say which records would move, how many rows, bytes and files; commit nothing.")
         | {
-            "dry_run": Param(
-                default=False,
-                type="boolean",
-                title="Dry run",
-                description="Only say which records would move, how many rows, bytes and files; commit nothing.",
-            ),
             "force": Param(
                 default=False,
                 type="boolean",
                 title="Force",
                 description="Accept an 'As of' more than a day ahead of the clock. Records then age early.",
+            ),
+            "continues": Param(
+                "",
+                type="string",
+                maxLength=512,
+                title="Continues",
+                description="Leave it empty. A run that takes the next slice of a large move names the plan it continues.",
             ),
         }
     )
@@ -197,7 +211,9 @@ def hand_out(plan: Mapping[str, Any]) -> list[dict[str, Any]]:
         ``[{"plan_key", "batch", "label"}]``; empty when there is nothing to do, which is a success.
     """
     log.info("plan=%s batches=%d %s", plan["plan_key"], len(plan["batches"]), plan["message"])
-    get_current_context()["task_instance"].xcom_push("plan_key", plan["plan_key"])
+    ti = get_current_context()["ti"]
+    ti.xcom_push("plan_key", plan["plan_key"])
+    ti.xcom_push("left", plan.get("left"))
     return [{"plan_key": plan["plan_key"], "batch": part["batch"], "label": part["label"]} for part in plan["batches"]]
 
 
@@ -228,3 +244,162 @@ def announce(asset: Asset, summary: Mapping[str, Any], context: Context) -> None
         "message": summary["message"],
     }
     context["outlet_events"][outlet(asset)].add(asset, extra=extra)
+
+
+class Approval(ApprovalOperator):
+    """The task ``approve``: a person approves or rejects what is planned, before anything of it is done.
+
+    It waits only when the plan asked (`ask_approval`) and passes at once otherwise. It holds no worker and no pool slot
+    while it waits. Rejected, or unanswered for `APPROVAL_WAIT`: the tasks directly after it are skipped, and `finish`,
+    which is not directly after it, learns why from `declined`.
+    """
+
+    def __init__(self, *, task_id: str = "approve", after: str = "plan", **arguments: Any) -> None:  # noqa: ANN401
+        arguments.setdefault("response_timeout", APPROVAL_WAIT)
+        arguments.setdefault("subject", "Approve what is planned")
+        super().__init__(task_id=task_id, defaults="Reject", **arguments)
+        self.after = after
+
+    def execute(self, context: Context) -> Any:  # noqa: ANN401 - of the base class
+        """Wait for an answer if one is asked for."""
+        asked = context["ti"].xcom_pull(task_ids=self.after, key=_ASKED)
+        if not asked:
+            log.info("nothing to approve: the run is no destructive one, or a dry run")
+            return None
+        self.subject, self.body = asked["subject"], asked["body"]
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:  # noqa: ANN401 - of the base class
+        """Keep who answered, for `declined`; then go on, or skip."""
+        answer = {
+            "option": (event.get("chosen_options") or [self.REJECT])[0],
+            "by": (event.get("responded_by_user") or {}).get("name", ""),
+            "timed_out": bool(event.get("timedout")),
+        }
+        log.info("approval option=%(option)s by=%(by)s timed_out=%(timed_out)s", answer)
+        context["ti"].xcom_push(key=_ANSWER, value=answer)
+        return super().execute_complete(context, event)
+
+
+def ask_approval(subject: str, estimate: Mapping[str, Any]) -> None:
+    """Make the run's `Approval` wait for a person, and show them what would be done. Called in the task before it.
+
+    Args:
+        subject: one line, what is to be approved.
+        estimate: of `akosha.jobs.estimates.estimate`: the dry run's answer.
+    """
+    from akosha.jobs.estimates import lines
+
+    body = "\n".join(f"- {line}" for line in lines(estimate))
+    get_current_context()["ti"].xcom_push(key=_ASKED, value={"subject": subject, "body": body})
+
+
+def declined(context: Context, *, task_id: str = "approve") -> str:
+    """Why nothing was done, as one sentence; empty when it was approved or nobody had to be asked."""
+    answer = context["ti"].xcom_pull(task_ids=task_id, key=_ANSWER)
+    if not answer or answer["option"] == ApprovalOperator.APPROVE:
+        return ""
+    if answer["timed_out"]:
+        return f"nothing was done: nobody approved it within {APPROVAL_WAIT.total_seconds() / 3600:.0f} hours"
+    return f"nothing was done: rejected by {answer['by'] or 'an operator'}"
+
+
+def rows_changed(summary: Mapping[str, Any]) -> bool:
+    """Whether a run changed rows."""
+    return bool(summary["rows_changed"])
+
+
+def always(summary: Mapping[str, Any]) -> bool:
+    """Every run announces: it has something to say even when nothing changed."""
+    del summary
+    return True
+
+
+def all_moved(summary: Mapping[str, Any]) -> bool:
+    """Whether a move has nothing left, also when nothing was old enough: the next step of the night may begin."""
+    return not summary["dry_run"] and not summary.get("left")
+
+
+def carry_out(
+    planned: XComArg,
+    *,
+    work: str,
+    pool: str,
+    asset: Asset | None = None,
+    announce_when: Callable[[Mapping[str, Any]], bool] = rows_changed,
+    approve: Approval | None = None,
+) -> XComArg:
+    """The rest of a DAG after its `plan`: one mapped task for each batch, then `finish`, which sums up.
+
+    Args:
+        planned: what `hand_out` returned in task ``plan``.
+        work: name of the mapped task.
+        pool: of both.
+        asset: what a run may change.
+        announce_when: whether a run with this summary announces the asset.
+        approve: must pass before the batches start.
+
+    Returns:
+        the mapped task.
+    """
+
+    @task(task_id=work, pool=pool, map_index_template=MAP_LABEL)
+    def run_batch(batch: dict[str, Any]) -> dict[str, Any]:
+        label(batch)
+        from akosha import jobs
+
+        with library_errors():
+            return jobs.run_batch(batch["plan_key"], batch["batch"])
+
+    @task(pool=pool, trigger_rule=AFTER_ALL_BATCHES, outlets=[outlet(asset)] if asset else [])
+    def finish(results: Sequence[dict[str, Any]] | None) -> dict[str, Any]:
+        from akosha import jobs
+
+        context = get_current_context()
+        with library_errors():
+            refusal = declined(context) if approve else ""
+            summary = jobs.finish(planned_key(context), list(results or []), declined=refusal)
+        if asset and announce_when(summary):
+            announce(asset, summary, context)
+        return summary
+
+    done = run_batch.expand(batch=planned)
+    if approve is not None:
+        planned >> approve >> done
+    planned >> finish(done)
+    return done
+
+
+class GoOn(TriggerDagRunOperator):
+    """The task ``go_on``: another run of the same DAG, at once, when the plan has left a part of the move to it.
+
+    It follows the batches whatever became of them, and `finish` not at all: a shard that cannot be moved must not keep the
+    others waiting, and its run is red all the same. Each slice takes something, so that there is a last one.
+    """
+
+    def __init__(self, **arguments: Any) -> None:  # noqa: ANN401
+        super().__init__(
+            task_id="go_on",
+            trigger_dag_id="{{ dag.dag_id }}",
+            logical_date=None,
+            skip_when_already_exists=True,
+            trigger_rule=AFTER_ALL_BATCHES,
+            **arguments,
+        )
+
+    def execute(self, context: Context) -> None:
+        """Trigger the run, or find that nothing is left."""
+        left = context["ti"].xcom_pull(task_ids="plan", key="left")
+        if not left:
+            log.info("nothing is left to another run")
+            return
+        params = context["params"]
+        self.conf = {
+            "as_of": as_of(context),
+            "continues": planned_key(context),
+            **{name: params[name] for name in ("system", "shard", "force")},
+        }
+        origin = re.sub(r"^slice_\d+__", "", context["run_id"])
+        self.trigger_run_id = f"slice_{left['slice'] + 1}__{origin}"
+        log.info("go_on run=%s left=%s", self.trigger_run_id, left)
+        super().execute(context)

@@ -17,6 +17,8 @@ Callers decide on *category*, never on message text::
         |-- DiskFullError           no room on the local disk
         |-- WorkerLostError         a process of this job was killed from outside
         |-- CommitConflictError     another writer moved the shard head; plan again
+        |   |-- ShardHeldError      the shard is held after an undo; nothing is lost, it goes on after a release
+        |   `-- CommitVoidError     our number had been swept and was used again; staged files are left to the sweep
         `-- CommitUnknownError      outcome not known; delete nothing, plan nothing
 """
 
@@ -103,6 +105,14 @@ class WorkerLostError(RetryableError):
 
 class CommitConflictError(RetryableError):
     """Another writer moved the shard head, and the change no longer fits on top."""
+
+
+class ShardHeldError(CommitConflictError):
+    """The shard is held after an undo: every other change waits until somebody lets it go."""
+
+
+class CommitVoidError(CommitConflictError):
+    """What was published does not descend from the chain any more. Delete nothing that it named: it may stand there."""
 
 
 class CommitUnknownError(RetryableError):

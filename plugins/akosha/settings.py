@@ -74,6 +74,11 @@ class Settings(BaseModel):
         20_000, ge=0, description="uploads that an ingest run takes, dealt out fairly among systems. 0 = no limit"
     )
     run_bytes: int = Field(4_000_000_000, ge=0, description="packed bytes that an ingest run takes. 0 = no limit")
+    move_bytes_per_run: int = Field(
+        200_000_000_000,
+        ge=0,
+        description="bytes of files that one run of a move takes, the oldest first; the rest follows in further runs at once. 0 = no limit, as on the command line",
+    )
     recall_floor: float = Field(0.95, ge=0, le=1, description="recall@10 below which a move is refused")
     batches: int = Field(8, ge=1, le=256, description="mapped tasks per run, at most")
     ambiguous_systems: str = Field(

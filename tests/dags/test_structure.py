@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import CronDataIntervalTimetable, TriggerRule
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "dags").glob("*.py"))
 DAG_IDS = [file.stem for file in FILES]
 BY_HAND = {"akosha_backfill"}
+DESTRUCTIVE = {"akosha_backfill"}
+SLICED = {"akosha_hot_to_warm", "akosha_warm_to_cold"}
+READS_ONLY = {"akosha_validate"}
 WORK = {
     "akosha_backfill": "ingest",
     "akosha_embed": "embed",
@@ -66,12 +70,35 @@ def test_parsing_a_file_imports_neither_the_library_nor_anything_heavy(file):
 
 
 def test_a_run_plans_then_maps_over_batches_then_finishes(dag):
-    assert list(dag.task_ids) == ["plan", WORK[dag.dag_id], "finish"]
+    others = ["approve"] * (dag.dag_id in DESTRUCTIVE) + ["go_on"] * (dag.dag_id in SLICED)
+    assert sorted(dag.task_ids) == sorted(["plan", WORK[dag.dag_id], "finish", *others])
     work, finish = dag.get_task(WORK[dag.dag_id]), dag.get_task("finish")
     assert work.is_mapped
     assert work.map_index_template == "{{ batch_label }}"
     assert finish.trigger_rule == TriggerRule.ALL_DONE
     assert finish.upstream_task_ids == {"plan", WORK[dag.dag_id]}
+
+
+def test_only_what_is_destructive_waits_for_a_person_and_never_beyond_its_run(dag):
+    waiting = [task for task in dag.tasks if isinstance(task, HITLOperator)]
+    assert [task.task_id for task in waiting] == ["approve"] * (dag.dag_id in DESTRUCTIVE)
+    for task in waiting:
+        assert dag.timetable.can_be_scheduled is False
+        assert (task.upstream_task_ids, task.downstream_task_ids) == ({"plan"}, {WORK[dag.dag_id]})
+        assert task.defaults == ["Reject"]
+        assert timedelta(0) < task.response_timeout < dag.dagrun_timeout
+
+
+def test_a_large_move_goes_on_whatever_became_of_its_batches(dag_bag):
+    for dag_id in SLICED:
+        go_on = dag_bag.dags[dag_id].get_task("go_on")
+        assert (go_on.upstream_task_ids, go_on.trigger_rule) == ({"move"}, TriggerRule.ALL_DONE)
+        assert not go_on.downstream_task_ids
+        assert "continues" in dag_bag.dags[dag_id].params
+
+
+def test_every_dag_that_changes_the_lake_has_a_dry_run(dag):
+    assert ("dry_run" in dag.params) == (dag.dag_id not in READS_ONLY)
 
 
 def test_every_task_has_an_owner_retries_and_a_timeout_inside_that_of_its_run(dag):

@@ -34,9 +34,11 @@ RELEASED = {
     "all-minilm-l6-v2": "89d2cfb0794d08f42d57ec6f8529053b5be334342a72f873bc7ccaed4ee3c6c3",
     "clean-v1": "e8fa9a0c323a2984f0f39b2393a35fa6b1cf6d3c566efb2113eac023fd9db54a",
     "ingest-figures-v1": "786ff3f1a1723e32c3b2653230e4086be714a32200ddda323268d138f2e83150",
+    "ingest-figures-v2": "8178ea80c1256190366715cd48f2c35708a5081f9e9c5a05803efe7b87dbbb3a",
     "int8-symmetric-v1": "41a21488895d33bcbdab3beacf2c0e9af361cb6d93845476648f93947ed684f5",
     "minhash-affine32-byte8-v1": "52eb939779a6c6831de4def51a19ff58bc7033bbc34d4b94c11a77b0da5a07ad",
     "quality-rules-v1": "722674a7abf73cbd3c6b98af9032db6add869e1315f606c32418167d31114191",
+    "rates-v1": "e60ee09578a3747a0c8d257e831936da6b5cf9c321359a6ec9c1212bf8cb6163",
     "sign-centred-v1": "9361ce1bc9aef4a6fe51085aaeeec35aa124feb9ec58c9fba59cc3427e7da014",
     "tf-mmr-3-v1": "0c4fba4b15fe6640ab511bcda44aa3bddc51ceb8743598ab3c961432a4e49114",
 }

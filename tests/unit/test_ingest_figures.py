@@ -12,7 +12,7 @@ from akosha.quality.ingest_figures import FIGURES_ID, judge_figures, said
 
 DECLARED = declared.model(FIGURES_ID)
 SOUND = {
-    "shard": 17, "uploads": 20, "applied": 17, "unchanged": 1, "quarantined": 1, "deferred": 1, "rows_read": 20_000,
+    "shard": 17, "uploads": 20, "applied": 17, "unchanged": 1, "quarantined": 1, "deferred": 1, "held": 0, "rows_read": 20_000,
     "accepted_rows": 19_990, "refused_rows": 10, "new": 9_000, "changed": 30, "unchanged_rows": 10_952, "older": 8,
     "written_rows": 9_030, "seconds": 10.0, "commits": 1, "reasons": [{"reason": "truncated"}],
 }  # fmt: skip
@@ -86,7 +86,7 @@ def test_a_negative_count_fails_the_run():
 
 @pytest.mark.parametrize("name", ["refused_share", "quarantined_share", "deferred_share", "rows_per_second"])
 def test_a_ratio_of_too_few_is_not_judged(name: str):
-    one = {"shard": 3, "uploads": 3, "applied": 1, "unchanged": 0, "quarantined": 1, "deferred": 1, "rows_read": 10,
+    one = {"shard": 3, "uploads": 3, "applied": 1, "unchanged": 0, "quarantined": 1, "deferred": 1, "held": 0, "rows_read": 10,
            "refused_rows": 5, "seconds": 10.0}  # fmt: skip
     answer = judge_figures([one], run_id="run-1")
     assert (answer["warnings"], answer["ratios"][name]) == ([], None)

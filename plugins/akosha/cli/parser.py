@@ -22,6 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
     groups = parser.add_subparsers(metavar="verb", required=True)
     _lake_verbs(groups)
     _job_verbs(groups)
+    _repair_verbs(groups)
     _reading_verbs(groups)
     _demo_verbs(groups)
     return parser
@@ -51,6 +52,7 @@ def _job_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default="full",
         help="recent: systems at their turn, from 48 hours before their newest upload; full: everything (default)",
     )
+    ingest.add_argument("--dry-run", action="store_true", help="say what would be taken in, commit nothing")
     backfill = _verb(groups, "backfill", verbs.backfill, "take in uploads of chosen systems and dates once more")
     backfill.add_argument("--system", action="append", default=[], help="only this system; may be repeated")
     backfill.add_argument("--shard", type=int, help="only this shard, 0-255")
@@ -67,6 +69,7 @@ def _job_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     embed.add_argument(
         "--budget-seconds", type=float, default=0, help="stop each batch after this long; 0 = no limit (default)"
     )
+    embed.add_argument("--dry-run", action="store_true", help="say what would be filled, commit nothing")
     moves = groups.add_parser("migrate", help="move aged records").add_subparsers(metavar="move", required=True)
     for kind in ("hot-to-warm", "warm-to-cold"):
         move = _verb(moves, kind, verbs.migrate, f"move what is past its line, {kind.replace('-', ' ')}")
@@ -77,6 +80,37 @@ def _job_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         move.add_argument("--force", action="store_true", help="accept an --as-of more than a day ahead")
     validate = _verb(groups, "validate", verbs.validate, "prove recall and conservation; writes Data Docs")
     validate.add_argument("--as-of", help="recorded with the report (default: now)")
+
+
+def _repair_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    promote = _verb(groups, "promote", verbs.promote, "bring records back to hot, with their full text")
+    promote.add_argument("key", nargs="*", metavar="SYSTEM TABLE ID", help="one record")
+    promote.add_argument("--keys", type=Path, help="a file of keys: system, table and id on a line, separated by tabs")
+    promote.add_argument("--system", default="", help="instead, all aged records of this system")
+    promote.add_argument("--since", help="of these, created at this time or later, ISO 8601")
+    promote.add_argument("--until", help="of these, created before this time")
+    promote.add_argument("--hold-days", type=int, default=30, help="days for which they stay in hot (default 30)")
+    promote.add_argument("--dry-run", action="store_true", help="say what would come back, commit nothing")
+    undo = _verb(groups, "undo", verbs.undo, "return shards to a retained version and hold them")
+    _narrowing(undo)
+    undo.add_argument("--to-version", type=int, help="the version of that shard to go back to")
+    undo.add_argument("--to-time", help="each shard to its newest version of this time or earlier, ISO 8601")
+    undo.add_argument("--run", dest="undo_run", default="", metavar="RUN", help="take back the commits of this run")
+    undo.add_argument("--reason", default="", help="a sentence for whoever finds the shards held")
+    undo.add_argument(
+        "--dry-run",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="only say what would be undone (default); --no-dry-run or --yes does it",
+    )
+    undo.add_argument("--yes", dest="dry_run", action="store_false", help="do it")
+    release = _verb(groups, "release", verbs.release, "let held shards go; without options all of them")
+    _narrowing(release)
+    release.add_argument("--skip", action="store_true", help="set the undone uploads aside in quarantine")
+    release.add_argument("--dry-run", action="store_true", help="say what would be let go, commit nothing")
+    maintain = _verb(groups, "maintain", verbs.maintain, "sweep: delete versions past retention and files nobody names")
+    _narrowing(maintain)
+    maintain.add_argument("--dry-run", action="store_true", help="say what would be deleted, delete nothing")
 
 
 def _reading_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -59,8 +59,17 @@ def summary(answer: Answer) -> Iterator[str]:
         yield f"  left alone, an unusable key: {key!r}"
     for key in answer.get("first_records", ()) if answer.get("dry_run") else ():
         yield f"  would move {' / '.join(key)}"
+    if answer.get("dry_run") and "estimate" in answer:
+        yield from (f"  {line}" for line in _cost(answer["estimate"]))
     if answer.get("report"):
         yield f"report: {answer['report']}"
+
+
+def _cost(estimate: Answer) -> Iterator[str]:
+    """An estimate without its records, which the lines above name."""
+    from akosha.jobs.estimates import lines
+
+    yield from lines({**estimate, "first_records": []})
 
 
 def hits(answer: Answer) -> Iterator[str]:

@@ -70,7 +70,9 @@ def ingest(options: argparse.Namespace) -> int:
 
     return _run(
         options,
-        jobs.plan_ingest(_run_id(), system=options.system, shard=options.shard, listing=options.listing),
+        jobs.plan_ingest(
+            _run_id(), system=options.system, shard=options.shard, listing=options.listing, dry_run=options.dry_run
+        ),
     )
 
 
@@ -95,7 +97,13 @@ def embed(options: argparse.Namespace) -> int:
 
     return _run(
         options,
-        jobs.plan_embed(_run_id(), system=options.system, shard=options.shard, budget_seconds=options.budget_seconds),
+        jobs.plan_embed(
+            _run_id(),
+            system=options.system,
+            shard=options.shard,
+            budget_seconds=options.budget_seconds,
+            dry_run=options.dry_run,
+        ),
     )
 
 
@@ -111,7 +119,62 @@ def migrate(options: argparse.Namespace) -> int:
         shard=options.shard,
         dry_run=options.dry_run,
         force=options.force,
+        limit_bytes=0,
     )
+    return _run(options, plan)
+
+
+def promote(options: argparse.Namespace) -> int:
+    """Bring records back to hot."""
+    from akosha import jobs
+    from akosha.jobs.promote import read_keys
+
+    keys = [list(options.key)] if options.key else []
+    if options.keys:
+        keys += read_keys(options.keys)
+    plan = jobs.plan_promote(
+        _run_id(),
+        keys=keys,
+        system=options.system,
+        between=(options.since, options.until),
+        hold_days=options.hold_days,
+        dry_run=options.dry_run,
+    )
+    return _run(options, plan)
+
+
+def undo(options: argparse.Namespace) -> int:
+    """Return shards to a retained version, or say what that would take back."""
+    from akosha import jobs
+
+    plan = jobs.plan_undo(
+        _run_id(),
+        shard=options.shard,
+        system=options.system,
+        to_version=options.to_version,
+        to_time=options.to_time,
+        run=options.undo_run,
+        reason=options.reason,
+        dry_run=options.dry_run,
+    )
+    return _run(options, plan)
+
+
+def release(options: argparse.Namespace) -> int:
+    """Let held shards go."""
+    from akosha import jobs
+
+    plan = jobs.plan_release(
+        _run_id(), shard=options.shard, system=options.system, skip=options.skip, dry_run=options.dry_run
+    )
+    return _run(options, plan)
+
+
+def maintain(options: argparse.Namespace) -> int:
+    """Sweep."""
+    from akosha import jobs
+
+    plan = jobs.plan_maintain(_run_id(), system=options.system, shard=options.shard, dry_run=options.dry_run)
     return _run(options, plan)
 
 

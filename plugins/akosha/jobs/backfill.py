@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from akosha.errors import UsageError
-from akosha.jobs.ingest import uploads_source, write_ingest_plan
+from akosha.jobs.ingest import uploads_source, would_take, write_ingest_plan
 from akosha.jobs.listing import NOT_NAMED, Narrowing, can_be_listed, known_systems
 from akosha.jobs.plans import Plan, chosen_shards, open_lake
 from akosha.lake.lake import Lake
@@ -18,7 +18,7 @@ from akosha.uploads.discovery import Discovery, discover, find_systems, first_fo
 from akosha.uploads.memos import UploadRef
 from akosha.uploads.schedule import Scope, scope_of, second_of, upload_second
 
-NAMED: Final = 20  # uploads that a dry run names; all are counted
+NAMED: Final = 20  # unusable keys that a plan names; all are counted
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 Text = str | None
@@ -81,12 +81,13 @@ def plan_backfill(
         chosen_shards("", shard)
     interval = parse_interval(*between)
     dry = force if dry_run is None else dry_run
-    lake = open_lake(to_write=True)
+    lake = open_lake(to_write=not dry)
     uploads = uploads_source(lake.settings).store
     before = lake.store.requests.total + uploads.requests.total
     narrowing = Narrowing(shard=shard, wake=tuple(systems))
     found = _find(lake, uploads, narrowing, interval, force=force)
-    about: dict[str, int | str | list[str]] = {
+    said = would_take(lake, found.due)
+    about: dict[str, Any] = {
         "requests": lake.store.requests.total + uploads.requests.total - before,
         "parts_listed": found.scopes,
         "systems_listed": len(found.systems),
@@ -100,9 +101,10 @@ def plan_backfill(
         "dry_run": dry,
         "interval": str(interval),
         "unusable": found.unusable[:NAMED],
-        "would_take": [ref.manifest_key for ref in found.due[:NAMED]] if dry else [],
+        **(said if dry else {"estimate": said["estimate"]}),
     }
-    return write_ingest_plan(lake, run_id, () if dry else found.due, _message(found, interval, systems, dry=dry), about)
+    plan = write_ingest_plan(lake, run_id, () if dry else found.due, _message(found, interval, systems, dry=dry), about)
+    return {**plan, "estimate": said["estimate"]}
 
 
 def parse_interval(since: Text, until: Text) -> Interval:

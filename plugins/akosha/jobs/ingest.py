@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from akosha.errors import ConfigurationError, UsageError
+from akosha.jobs.estimates import estimate
 from akosha.jobs.listing import Listing, Narrowing, look, remember
 from akosha.jobs.plans import (
     UPLOAD_KILOBYTES,
@@ -18,6 +19,7 @@ from akosha.jobs.plans import (
     Summary,
     Work,
     chosen_shards,
+    held_said,
     now,
     open_lake,
     parse_as_of,
@@ -37,13 +39,13 @@ from akosha.uploads.sandbox import Sandbox
 
 JOB: Final = "ingest"
 LISTINGS: Final = ("auto", "recent", "full")
-About = Mapping[str, int | str | list[str]]
+About = Mapping[str, Any]
 NAMED_KEYS: Final = 20  # unusable keys that a summary names; all are counted
 # Every number of an outcome is summed up, so that a new one cannot be forgotten here.
 COUNTS: Final = tuple(field.name for field in fields(IngestOutcome) if field.type == "int" and field.name != "shard")
 
 
-def plan_ingest(
+def plan_ingest(  # noqa: PLR0913 - the parameters of the form
     run_id: str,
     *,
     system: str = "",
@@ -51,6 +53,7 @@ def plan_ingest(
     listing: str = "auto",
     wake: Sequence[str] = (),
     at: str | None = None,
+    dry_run: bool = False,
 ) -> Plan:
     """List what is due and plan its batches.
 
@@ -62,6 +65,7 @@ def plan_ingest(
             upload; ``full`` walks everything; ``auto`` is full in the first run of a UTC day and recent otherwise.
         wake: only these systems, at once: an event has named them. With everything that is due when a run for all is overdue.
         at: the run's instant, ISO 8601; it decides whose turn it is. None, or later than now = now.
+        dry_run: only say what would be taken; the next run lists as if this one had not been.
 
     Raises:
         UsageError: the shard is not the system's, the kind of listing is unknown, or `at` is no time.
@@ -72,21 +76,32 @@ def plan_ingest(
         raise UsageError(message)
     clock = now()
     instant = min(parse_as_of(at, force=True), clock)
-    lake = open_lake(to_write=True)
+    lake = open_lake(to_write=not dry_run)
     source = uploads_source(lake.settings)
     seen = look(lake, source.store, Narrowing(system, shard, tuple(wake)), listing, instant)
     taken, rest = share_out(seen.found.due, share_of(lake.settings))
     backlog = backlog_of(rest, clock)
+    size = sum(ref.packed_bytes for ref in taken)
     counts = {
         **counts_of(seen),
-        "planned": len(taken),
-        "planned_bytes": sum(ref.packed_bytes for ref in taken),
+        "planned": 0 if dry_run else len(taken),
+        "planned_bytes": 0 if dry_run else size,
         **{f"backlog_{name}": value for name, value in asdict(backlog).items()},
     }
-    about = {**counts, "unusable": seen.found.unusable[:NAMED_KEYS]}
-    plan = write_ingest_plan(lake, run_id, taken, _message(seen, counts, backlog), about)
+    about = {**counts, "unusable": seen.found.unusable[:NAMED_KEYS], "dry_run": dry_run}
+    message = _message(seen, {**counts, "planned": len(taken)}, backlog)
+    if dry_run:
+        return write_ingest_plan(lake, run_id, (), f"dry run: {message}", {**about, **would_take(lake, taken)})
+    plan = write_ingest_plan(lake, run_id, taken, message, about)
     remember(lake, seen, {**asdict(backlog), "systems_left": len(seen.found.left)})
     return plan
+
+
+def would_take(lake: Lake, refs: Sequence[UploadRef]) -> dict[str, Any]:
+    """What a dry run says of uploads: the estimate of taking them in, and the first of them by name."""
+    keys = [ref.manifest_key for ref in refs]
+    counts = {"bytes": sum(ref.packed_bytes for ref in refs), "files": len(refs)}
+    return {"estimate": estimate(lake, JOB, counts, keys), "would_take": keys[:NAMED_KEYS]}
 
 
 def counts_of(seen: Listing) -> dict[str, int]:
@@ -132,14 +147,15 @@ def plan_replay(run_id: str, memos: Sequence[str]) -> Plan:
 
 def run_batch(lake: Lake, plan: Document, batch: int) -> Result:
     """Ingest the uploads of one batch, shard by shard."""
+    source = uploads_source(lake.settings)
     with Sandbox() as sandbox:
         force = bool(plan["parameters"].get("force", False))
-        ingester = Ingester(lake, uploads_source(lake.settings), sandbox, writer_of(lake, plan), force)
+        ingester = Ingester(lake, source, sandbox, writer_of(lake, plan), force)
         outcomes = [
             asdict(ingester.ingest_shard(part["shard"], [UploadRef(**item) for item in part["items"]]))
             for part in plan["batches"][batch]
         ]
-    return {"batch": batch, "shards": outcomes}
+    return {"batch": batch, "shards": outcomes, "requests": source.store.requests.total}
 
 
 def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
@@ -157,12 +173,19 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
     return {
         "ok": figures["success"],
         "figures": figures,
-        "message": (_done(counts) if plan["batches"] else f"nothing to do: {plan['message']}") + said(figures),
+        "message": _did(plan, counts) + held_said(outcomes) + said(figures),
         "counts": {**_numbers(parameters), **counts, "systems": len(systems)},
         "rows_changed": sum(counts[name] for name in ("new", "changed", "retimed", "amended", "gone")),
+        "quarantine_reasons": dict(Counter(entry["reason"] for outcome in outcomes for entry in outcome["reasons"])),
         "quarantined": [reason for outcome in outcomes for reason in outcome["reasons"]],
         **{name: parameters[name] for name in ("unusable", "would_take") if parameters.get(name)},
     }
+
+
+def _did(plan: Document, counts: Mapping[str, int]) -> str:
+    if plan["batches"]:
+        return _done(counts)
+    return str(plan["message"]) if plan["parameters"].get("dry_run") else f"nothing to do: {plan['message']}"
 
 
 def _done(counts: Mapping[str, int]) -> str:
@@ -176,6 +199,8 @@ def _done(counts: Mapping[str, int]) -> str:
         message += f"; {counts['older']:,} older texts did not replace newer ones"
     if counts["superseded"]:
         message += f"; {counts['superseded']} left quarantine because a newer upload of their system was taken in"
+    if counts["held"]:
+        message += f"; {counts['held']} uploads wait for the release of their shard and come again"
     if counts["deferred"]:
         message += f"; {counts['deferred']} uploads changed while being read and come again"
     return message

@@ -151,6 +151,17 @@ def remember(lake: Lake, listing: Listing, backlog: Mapping[str, int]) -> None:
     write_remembered(lake.store, state if listing.narrowed else replace(state, backlog=backlog))
 
 
+def look_again(lake: Lake, oldest: Mapping[str, str]) -> None:
+    """Have the next run list some systems first, each from an upload id on, however old that is.
+
+    Lost to a run that remembers at the same moment, it costs a delay: the next full listing finds what is due.
+    """
+    if oldest:
+        state = read_remembered(lake.store)
+        scopes = [scope_of(system_id, since) for system_id, since in sorted(oldest.items())]
+        write_remembered(lake.store, replace(state, queue=tuple(queued(scopes, state.queue))))
+
+
 def newest_of_heads(lake: Lake) -> dict[str, datetime]:
     """For each system the time of the newest manifest applied: a LIST and a GET for each shard in use."""
     return {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any, Final
 
 from akosha.errors import UsageError
+from akosha.jobs.estimates import estimate
 from akosha.jobs.plans import (
     ROWS,
     Plan,
@@ -15,16 +17,19 @@ from akosha.jobs.plans import (
     Summary,
     Work,
     chosen_shards,
+    held_said,
     open_lake,
     parse_as_of,
+    read_plan,
     write_plan,
     writer_of,
 )
+from akosha.jobs.slices import Slice, done_after, part_of, take
 from akosha.lake.commits import Tier
 from akosha.lake.documents import Document
 from akosha.lake.lake import Lake
 from akosha.tiers import hot_to_warm, warm_to_cold
-from akosha.tiers.moves import concerned
+from akosha.tiers.moves import ShardMove, concerned
 
 HOT_TO_WARM: Final = hot_to_warm.OPERATION
 WARM_TO_COLD: Final = warm_to_cold.OPERATION
@@ -41,8 +46,10 @@ def plan_move(  # noqa: PLR0913 - the parameters of the form
     shard: int | None = None,
     dry_run: bool = False,
     force: bool = False,
+    continues: str = "",
+    limit_bytes: int | None = None,
 ) -> Plan:
-    """Find shards with files that may hold records past their line. No data file is opened.
+    """Find shards with files that may hold records past their line, and take a slice of them. No data file is opened.
 
     Args:
         run_id: the run.
@@ -50,8 +57,13 @@ def plan_move(  # noqa: PLR0913 - the parameters of the form
         as_of: the instant that decides, ISO 8601; None = now.
         system: only this system's shard.
         shard: only this shard, 0-255.
-        dry_run: say what would move, commit nothing.
+        dry_run: say what would move, all of it; commit nothing.
         force: accept an `as_of` more than a day ahead of the clock.
+        continues: key of the plan whose rest this run takes; its `as_of` decides.
+        limit_bytes: bytes of files the run may take, the oldest first; None = AKOSHA_MOVE_BYTES_PER_RUN, 0 = no limit.
+
+    Returns:
+        the plan; ``left`` says what the slice leaves, and is empty when it takes everything.
 
     Raises:
         UsageError: an argument is out of range.
@@ -59,59 +71,138 @@ def plan_move(  # noqa: PLR0913 - the parameters of the form
     if kind not in SOURCE:
         message = f"a move is {HOT_TO_WARM} or {WARM_TO_COLD}, found {kind!r}"
         raise UsageError(message)
-    instant = parse_as_of(as_of, force=force)
+    asked = parse_as_of(as_of, force=force)
     only = chosen_shards(system, shard)
     lake = open_lake(to_write=not dry_run)
-    policy = lake.policy()
-    cutoff = policy.hot_cutoff(instant) if kind == HOT_TO_WARM else policy.warm_cutoff(instant)
-    work = []
-    for head in lake.heads():
-        rows = sum(entry.live_rows for entry in concerned(head, SOURCE[kind], cutoff))
-        if rows and (only is None or head.shard in only):
-            work.append(Work(head.shard, rows))
+    before = _parameters_of(lake, kind, continues)
+    instant = datetime.fromisoformat(before["as_of"]) if before else asked
+    done: dict[str, str] = before.get("done", {})
+    cutoff = _cutoff(lake, kind, instant)
+    heads = [head for head in lake.heads() if only is None or head.shard in only]
+    held = [head.shard for head in heads if head.held_by]
+    parts = [part_of(head.shard, concerned(head, SOURCE[kind], cutoff), done) for head in heads if not head.held_by]
+    limit = 0 if dry_run else lake.settings.move_bytes_per_run if limit_bytes is None else limit_bytes
+    piece = take([part for part in parts if part], limit, done)
+    work = [
+        Work(one.part.shard, one.part.rows, items=(instant - (cutoff - one.until)).isoformat() if one.until else None)
+        for one in piece.taken
+    ]
+    left = _left(piece, number=int(before.get("slice", 0)) + 1)
     message = (
         f"{kind} as of {instant.isoformat(timespec='seconds')}: {len(work)} shards hold files with records created before "
-        f"{cutoff.isoformat(timespec='seconds')}" + (" (dry run)" if dry_run else "")
+        f"{cutoff.isoformat(timespec='seconds')}" + (" (dry run)" if dry_run else "") + _said_of_rest(left, held)
     )
-    return write_plan(lake, kind, run_id, work, unit=ROWS, message=message, as_of=instant.isoformat(), dry_run=dry_run)
+    plan = write_plan(
+        lake, kind, run_id, work, unit=ROWS, message=message, as_of=instant.isoformat(), dry_run=dry_run, left=left,
+        held=held, slice=int(before.get("slice", 0)) + 1, done=done_after(done, piece.taken),
+    )  # fmt: skip
+    return {**plan, "left": left}
+
+
+def _cutoff(lake: Lake, kind: str, as_of: datetime) -> datetime:
+    policy = lake.policy()
+    return policy.hot_cutoff(as_of) if kind == HOT_TO_WARM else policy.warm_cutoff(as_of)
+
+
+def _parameters_of(lake: Lake, kind: str, plan_key: str) -> dict[str, Any]:
+    """The parameters of the plan that is continued.
+
+    Raises:
+        UsageError: it is that of another job.
+    """
+    if not plan_key:
+        return {}
+    plan = read_plan(lake, plan_key)
+    if plan["job"] != kind:
+        message = f"a {kind} continues a {kind}, found a plan of {plan['job']}: {plan_key}"
+        raise UsageError(message)
+    return dict(plan["parameters"])
+
+
+def _left(piece: Slice, number: int) -> dict[str, int]:
+    if not piece.left:
+        return {}
+    entries = [entry for part in piece.left for entry in part.entries]
+    return {
+        "slice": number,
+        "shards": len(piece.left),
+        "files": len(entries),
+        "bytes": sum(entry.bytes for entry in entries),
+    }
+
+
+def _said_of_rest(left: Mapping[str, int], held: Sequence[int]) -> str:
+    said = ""
+    if left:
+        said += (
+            f"; slice {left['slice']}, {left['shards']} shards with {left['files']:,} files of {left['bytes'] / 1e6:,.1f} MB "
+            "are left to the next run (AKOSHA_MOVE_BYTES_PER_RUN)"
+        )
+    if held:
+        said += f"; held after an undo and left alone: shards {_listed(held)}. `akosha release` lets them go"
+    return said
+
+
+def _listed(shards: Sequence[int]) -> str:
+    return ", ".join(f"{shard:03d}" for shard in shards)
 
 
 def run_batch(lake: Lake, plan: Document, batch: int) -> Result:
-    """Move what is due in the shards of one batch."""
-    shards = [part["shard"] for part in plan["batches"][batch]]
-    instant = datetime.fromisoformat(plan["parameters"]["as_of"])
+    """Move what is due in the shards of one batch. A shard that is held by now is left alone and named."""
+    heads = {part["shard"]: lake.shard(part["shard"]).head() for part in plan["batches"][batch]}
+    held = [shard for shard, head in heads.items() if head.held_by]
+    by_instant: dict[str, list[int]] = defaultdict(list)
+    for part in plan["batches"][batch]:
+        if part["shard"] not in held:
+            by_instant[part["items"] or plan["parameters"]["as_of"]].append(part["shard"])
+    outcomes: list[ShardMove] = []
+    recalls = []
+    for instant, shards in sorted(by_instant.items()):
+        moved, recall = _move(lake, plan, shards, datetime.fromisoformat(instant))
+        outcomes += moved
+        recalls += [recall] if recall else []
+    return {"batch": batch, "shards": [asdict(outcome) for outcome in outcomes], "recalls": recalls, "held": held}
+
+
+def _move(
+    lake: Lake, plan: Document, shards: Sequence[int], instant: datetime
+) -> tuple[list[ShardMove], dict[str, Any] | None]:
     dry_run = bool(plan["parameters"]["dry_run"])
     policy, writer = lake.policy(), writer_of(lake, plan)
-    recall: dict[str, Any] | None = None
-    if plan["job"] == HOT_TO_WARM:
-        outcomes, measure = hot_to_warm.move_batch(lake, shards, policy, writer, as_of=instant, dry_run=dry_run)
-        recall = {"recall": measure.recall, "queries": measure.queries, "judged": measure.judged}
-    else:
-        outcomes = warm_to_cold.move_batch(lake, shards, policy, writer, as_of=instant, dry_run=dry_run)
-    return {"batch": batch, "shards": [asdict(outcome) for outcome in outcomes], "recall": recall}
+    if plan["job"] == WARM_TO_COLD:
+        return warm_to_cold.move_batch(lake, shards, policy, writer, as_of=instant, dry_run=dry_run), None
+    outcomes, measure = hot_to_warm.move_batch(lake, shards, policy, writer, as_of=instant, dry_run=dry_run)
+    return outcomes, {"recall": measure.recall, "queries": measure.queries, "judged": measure.judged}
 
 
 def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
     """Add up the outcomes of all batches."""
-    del lake
     outcomes = [outcome for result in results for outcome in result["shards"]]
     counts = {name: sum(outcome[name] for outcome in outcomes) for name in COUNTS}
-    recalls = [result["recall"] for result in results if result.get("recall") and result["recall"]["queries"]]
-    dry_run = bool(plan["parameters"]["dry_run"])
+    recalls = [recall for result in results for recall in result["recalls"] if recall["queries"]]
+    parameters = plan["parameters"]
+    held = sorted({*parameters["held"], *(shard for result in results for shard in result["held"])})
+    dry_run = bool(parameters["dry_run"])
     message = f"{counts['rows']:,} records {'would move' if dry_run else 'moved'} {plan['job'].replace('-', ' ')}"
     if counts["waiting"]:
         message += f", {counts['waiting']:,} wait for a vector"
     message += _guesses(counts, dry_run=dry_run)
+    message += held_said(outcomes)
     if recalls:
         message += f"; recall@10 at the gate {min(recall['recall'] for recall in recalls):.3f} at least"
         message += "" if all(recall["judged"] for recall in recalls) else " (a small batch is reported, not judged)"
+    message += _said_of_rest(parameters["left"], held)
+    first = [key for outcome in outcomes for key in outcome["first_records"]][:10]
+    estimated = {"rows": counts["rows"], "bytes": counts["bytes_read"], "files": counts["files"]}
     return {
         "message": message,
         "counts": counts,
         "rows_changed": 0 if dry_run else counts["rows"],
-        "dry_run": dry_run,
         "recall": recalls,
-        "first_records": [key for outcome in outcomes for key in outcome["first_records"]][:10],
+        "held": held,
+        "left": parameters["left"],
+        "first_records": first,
+        **({"estimate": estimate(lake, plan["job"], estimated, first)} if dry_run else {}),
         "guess_examples": [key for outcome in outcomes for key in outcome["guess_examples"]][:10],
     }
 

@@ -95,7 +95,7 @@ def write_plan(
     *,
     unit: Unit,
     message: str,
-    **parameters: str | float | bool | list[str],
+    **parameters: object,
 ) -> Plan:
     """Write the plan of a run and return what travels: key, batch labels, one line.
 
@@ -106,9 +106,9 @@ def write_plan(
         work: one part per shard with something to do.
         unit: what is counted, and the weight that makes a batch.
         message: one line for operators.
-        parameters: kept in the plan for `run_batch`.
+        parameters: kept in the plan for `run_batch`, as JSON; ``estimate`` and ``dry_run`` go on into the summary.
     """
-    run = _UNSAFE.sub("-", run_id)
+    run = safe_run_id(run_id)
     batches = batches_of(work, lake.settings.batches, unit.per_batch)
     document: Document = {
         "format": "akosha-plan/1",
@@ -124,6 +124,11 @@ def write_plan(
     labels = [{"batch": number, "label": _label(batch, unit)} for number, batch in enumerate(batches)]
     weight = sum(part.load for part in work)
     return {"plan_key": key, "job": job, "run_id": run, "batches": labels, "message": message, "weight": weight}
+
+
+def safe_run_id(run_id: str) -> str:
+    """A run id as it stands in paths and commits."""
+    return _UNSAFE.sub("-", run_id)
 
 
 def read_plan(lake: Lake, plan_key: str) -> Document:
@@ -161,6 +166,11 @@ def require_all_batches(plan: Document, results: Sequence[Mapping[str, Any]]) ->
             "Read the failed tasks' logs; the next run takes the rest again"
         )
         raise PermanentError(message, job=plan["job"], shards=shards)
+
+
+def held_said(outcomes: Iterable[Mapping[str, Any]]) -> str:
+    """What a message adds about shards that are held after an undo; nothing when none is."""
+    return "".join(f"; {outcome['waits_for']}" for outcome in outcomes if outcome.get("waits_for"))
 
 
 def parse_as_of(as_of: str | None, *, force: bool) -> datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -14,8 +15,10 @@ from typing import Final
 
 from akosha.embedding.source import progress_log
 from akosha.errors import PermanentError, WorkerLostError
-from akosha.jobs import embed, ingest, moves, validation
+from akosha.jobs import embed, ingest, maintain, moves, promote, undo, validation
+from akosha.jobs.estimates import lines, spent
 from akosha.jobs.plans import Plan, Result, Summary, open_lake, read_plan, require_all_batches, write_summary
+from akosha.lake.documents import Document
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +28,10 @@ JOBS: Final[dict[str, ModuleType]] = {
     moves.HOT_TO_WARM: moves,
     moves.WARM_TO_COLD: moves,
     validation.JOB: validation,
+    undo.UNDO: undo,
+    undo.RELEASE: undo,
+    promote.OPERATION: promote,
+    maintain.JOB: maintain,
 }
 # Embedding computes on one core; a process of its own costs 2.5 CPU-s, as much as 50 texts.
 PARALLEL_WEIGHT: Final = {ingest.JOB: 16_000, embed.JOB: 1_024, moves.HOT_TO_WARM: 20_000, moves.WARM_TO_COLD: 20_000}
@@ -36,15 +43,26 @@ def run_batch(plan_key: str, batch: int) -> Result:
     Returns:
         JSON: the batch's number and one outcome per shard.
     """
+    started = time.monotonic()
     lake = open_lake()
     plan = read_plan(lake, plan_key)
     result: Result = JOBS[plan["job"]].run_batch(lake, plan, batch)
-    log.info("batch job=%s run=%s batch=%d shards=%d", plan["job"], plan["run_id"], batch, len(result["shards"]))
-    return result
+    requests = result.get("requests", 0) + lake.store.requests.total + lake.cold.requests.total
+    took = {"seconds": round(time.monotonic() - started, 3), "requests": requests}
+    log.info(
+        "batch job=%s run=%s batch=%d shards=%d seconds=%.1f requests=%d",
+        plan["job"], plan["run_id"], batch, len(result["shards"]), took["seconds"], requests,
+    )  # fmt: skip
+    return {**result, **took}
 
 
-def finish(plan_key: str, results: Sequence[Result]) -> Summary:
+def finish(plan_key: str, results: Sequence[Result], *, declined: str = "") -> Summary:
     """Add up a run and write its summary into the lake.
+
+    Args:
+        plan_key: of the run.
+        results: of its batches.
+        declined: why nothing of the plan was done, when a person did not approve it; then there are no results.
 
     Raises:
         PermanentError: a batch did not report; the summary of the others is written first.
@@ -52,6 +70,8 @@ def finish(plan_key: str, results: Sequence[Result]) -> Summary:
     """
     lake = open_lake()
     plan = read_plan(lake, plan_key)
+    if declined:
+        return _reported(write_summary(lake, plan, {**_said_of(plan), **_declined(plan, declined)}, ()))
     shards = sorted({outcome["shard"] for result in results for outcome in result["shards"]})
     if plan["batches"] and not results:
         require_all_batches(plan, results)
@@ -59,11 +79,9 @@ def finish(plan_key: str, results: Sequence[Result]) -> Summary:
     counted = results or plan["job"] == ingest.JOB
     body: Summary = JOBS[plan["job"]].summarise(lake, plan, results) if counted else _nothing_to_do(plan)
     complete = len(results) == len(plan["batches"])
-    summary = write_summary(
-        lake, plan, {"plan": plan["parameters"], **body, "ok": body.get("ok", True) and complete}, shards
-    )
-    counts = " ".join(f"{name}={value}" for name, value in summary["counts"].items())
-    log.info("finished job=%s run=%s message=%r %s", plan["job"], plan["run_id"], summary["message"], counts)
+    took = spent(body["counts"], seconds=_total("seconds", results), requests=int(_total("requests", results)))
+    ok = body.get("ok", True) and complete
+    summary = _reported(write_summary(lake, plan, {**_said_of(plan), "spent": took, **body, "ok": ok}, shards))
     require_all_batches(plan, results)
     validation.require_success(summary)
     return summary
@@ -143,4 +161,32 @@ def _finish_partial(plan: Plan, results: list[Result]) -> PermanentError | None:
 
 
 def _nothing_to_do(plan: Plan) -> Summary:
-    return {"message": f"nothing to do: {plan['message']}", "counts": {}, "rows_changed": 0}
+    dry_run = plan["parameters"].get("dry_run", False)
+    message = plan["message"] if dry_run else f"nothing to do: {plan['message']}"
+    return {"message": message, "counts": {}, "rows_changed": 0}
+
+
+def _declined(plan: Document, why: str) -> Summary:
+    message = f"{why}; planned was: {plan['message']}"
+    return {"message": message, "counts": {}, "rows_changed": 0, "declined": why, "ok": True}
+
+
+def _said_of(plan: Document) -> Summary:
+    """What every summary says of its plan."""
+    parameters = plan["parameters"]
+    estimate = {"estimate": parameters["estimate"]} if "estimate" in parameters else {}
+    return {"plan": parameters, "dry_run": bool(parameters.get("dry_run", False)), **estimate}
+
+
+def _total(name: str, results: Sequence[Result]) -> float:
+    return sum(float(result.get(name, 0)) for result in results)
+
+
+def _reported(summary: Summary) -> Summary:
+    """Every number of a run in its log: one line, and those of the estimate when it is a dry run."""
+    numbers = {**summary["counts"], **{f"spent_{name}": value for name, value in summary.get("spent", {}).items()}}
+    said = " ".join(f"{name}={value}" for name, value in numbers.items())
+    log.info("finished job=%s run=%s message=%r %s", summary["job"], summary["run_id"], summary["message"], said)
+    for line in lines(summary["estimate"]) if summary["dry_run"] and "estimate" in summary else ():
+        log.info("%s", line)
+    return summary

@@ -8,6 +8,8 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
+from math import inf
 from pathlib import Path
 
 from akosha.errors import ConfigurationError, DiskFullError, IntegrityError, ObjectMissingError
@@ -83,6 +85,19 @@ class FileCache:
             with around("scratch removal"):
                 shutil.rmtree(folder)
 
+    def clear_scratch(self, *, before: datetime) -> int:
+        """Remove private folders in which nothing has been written since an instant: those of killed processes.
+
+        Returns:
+            how many.
+        """
+        cleared = 0
+        for folder in sorted((self._folder / "scratch").glob("*")):
+            if folder.is_dir() and _last_written(folder) < before.timestamp():
+                shutil.rmtree(folder, ignore_errors=True)  # another process may be at it, too
+                cleared += 1
+        return cleared
+
     def _kept(self, key: str, sha256: str) -> Path:
         return self._folder / "files" / sha256[:2] / f"{sha256}{Path(key).suffix}"
 
@@ -96,6 +111,14 @@ class FileCache:
                 raise DiskFullError(message, setting="AKOSHA_CACHE_DIR", path=str(self._folder)) from error
             message = f"cannot write to the cache folder {self._folder} ({error.strerror}): change AKOSHA_CACHE_DIR"
             raise ConfigurationError(message, setting="AKOSHA_CACHE_DIR") from error
+
+
+def _last_written(folder: Path) -> float:
+    """When a folder or something in it was last written, in seconds since 1970; a folder that is gone is new."""
+    try:
+        return max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))
+    except FileNotFoundError:
+        return inf
 
 
 def _intact(kept: Path, sha256: str) -> bool:

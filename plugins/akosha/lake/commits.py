@@ -6,11 +6,11 @@ Everything here is a value or a pure function; `shard_log` reads and publishes t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from akosha.errors import CommitConflictError, IntegrityError
+from akosha.errors import CommitConflictError, IntegrityError, ShardHeldError
 from akosha.lake.documents import Document
 
 Tier = Literal["hot", "warm", "cold", "archive"]
@@ -97,10 +97,45 @@ class GraphFile:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldFile:
+    """The records of a shard that a move leaves where they are until some instant."""
+
+    path: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undone:
+    """A commit whose changes are not in a shard any more."""
+
+    version: int
+    commit_id: str
+    operation: str
+    run_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """What an undo did: the version whose files it published again, and the commits that it took back, newest first.
+
+    While a held shard is undone again, `undone` is everything that the shard had before the hold, or had pending, and that
+    this version lacks.
+    """
+
+    to_version: int
+    to_commit_id: str
+    undone: tuple[Undone, ...]
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """Version `version` of a shard. Version 0 has no document and no files.
 
-    `files` is keyed by path, `keys` and `graphs` by system. `sha256` is the digest the document carries.
+    `files` is keyed by path, `keys` and `graphs` by system. `sha256` is the digest the document carries. `floor` is the
+    oldest version that an undo may reach, `sweeps` how many sweeps the shard has seen, `undo` what holds it.
     """
 
     shard: int
@@ -119,6 +154,18 @@ class Commit:
     graphs: Mapping[str, GraphFile] = field(default_factory=dict)
     condemned: tuple[str, ...] = ()
     held_by: str = ""
+    undo: Undo | None = None
+    holds: HoldFile | None = None
+    floor: int = 0
+    sweeps: int = 0
+
+    @property
+    def paths(self) -> frozenset[str]:
+        """Every path that this version names, in both roots."""
+        removals = (entry.removal.path for entry in self.files.values() if entry.removal)
+        keys = (entry.path for entry in self.keys.values())
+        graphs = (entry.path for entry in self.graphs.values())
+        return frozenset((*self.files, *removals, *keys, *graphs, *((self.holds.path,) if self.holds else ())))
 
     def of_tier(self, *tiers: Tier) -> list[FileEntry]:
         """Files of some tiers in order of their paths."""
@@ -138,6 +185,13 @@ class Change:
         graphs: graph files, as (seen or None, new).
         counts: named numbers for the operator.
         uploads: one mapping for each upload this commit holds.
+        graphs: graph files, as (seen or None, new).
+        holds: the hold file, as (seen or None, new or None).
+        condemn: paths that the sweep will delete, in the place of those that were condemned.
+        restore: a retained version whose files become those of the shard.
+        undo: goes with `restore`: what is taken back, and why.
+        held_by: goes with `restore`: the run that holds the shard from then on.
+        release: the commit id of the undo that holds the shard and lets it go now.
     """
 
     operation: str
@@ -148,35 +202,64 @@ class Change:
     counts: Mapping[str, int] = field(default_factory=dict)
     uploads: tuple[Mapping[str, Any], ...] = ()
     graphs: tuple[tuple[GraphFile | None, GraphFile], ...] = ()
+    holds: tuple[HoldFile | None, HoldFile | None] | None = None
+    condemn: tuple[str, ...] | None = None
+    restore: Commit | None = None
+    undo: Undo | None = None
+    held_by: str = ""
+    release: str = ""
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to publish."""
-        return not (self.add or self.remove or self.mask or self.keys or self.graphs)
+        changed = self.add or self.remove or self.mask or self.keys or self.graphs or self.holds
+        return not (changed or self.condemn is not None or self.restore or self.release)
 
 
 def apply(head: Commit, change: Change) -> Commit:
     """The next version: `change` on top of `head`.
 
     Raises:
-        CommitConflictError: what the change was planned against no longer stands on this head, or the shard is held.
+        CommitConflictError: what the change was planned against no longer stands on this head.
+        ShardHeldError: the shard is held, and the change is neither an undo nor the release of it.
     """
-    _require(not head.held_by, head, "the shard is held after an undo")
-    files = dict(head.files)
-    for seen in change.remove:
-        _require(files.get(seen.path) == seen, head, "a file to be removed has changed", path=seen.path)
-        del files[seen.path]
-    for seen, new in change.mask:
-        _require(files.get(seen.path) == seen, head, "a file's removal list has changed", path=seen.path)
-        files[seen.path] = new
-    for entry in change.add:
-        _require(entry.path not in head.condemned, head, "the sweep has condemned a staged file", path=entry.path)
-        files[entry.path] = entry
+    if change.restore is not None:
+        return _restored(head, change, change.restore)
+    if change.release:
+        _require(head.commit_id == change.release, head, "the shard is not held by the undo that was to be released")
+        return replace(_following(head, change), held_by="", undo=None)
+    if head.held_by:
+        raise ShardHeldError(held_sentence(head), shard=head.shard, found_version=head.version)
+    if change.condemn is not None:
+        _require(not head.paths.intersection(change.condemn), head, "a file to be condemned is named again")
+        return replace(_following(head, change), condemned=change.condemn, sweeps=head.sweeps + 1)
+    files = _files_after(head, change)
     keys = dict(head.keys)
     for before, after in change.keys:
         _require(keys.get(after.system_id) == before, head, "a key file has changed", system_id=after.system_id)
         keys[after.system_id] = after
-    graphs = _graphs_after(head, change)
+    graphs = dict(head.graphs)
+    for seen, new in change.graphs:
+        _require(graphs.get(new.system_id) == seen, head, "a graph file has changed", system_id=new.system_id)
+        graphs[new.system_id] = new
+    after_holds = head.holds
+    if change.holds is not None:
+        _require(head.holds == change.holds[0], head, "the records on hold have changed")
+        after_holds = change.holds[1]
+    made = replace(_following(head, change), files=files, keys=keys, graphs=graphs, holds=after_holds)
+    return _without_condemned(head, made)
+
+
+def held_sentence(head: Commit) -> str:
+    """Why nothing is written to a held shard, and what lets it go."""
+    return (
+        f"shard {head.shard} is held after an undo by run {head.held_by}; "
+        f"`akosha release --shard {head.shard}` lets it go"
+    )
+
+
+def _following(head: Commit, change: Change) -> Commit:
+    """The next version, as yet with everything that the head has."""
     return replace(
         head,
         version=head.version + 1,
@@ -185,19 +268,42 @@ def apply(head: Commit, change: Change) -> Commit:
         operation=change.operation,
         counts=dict(change.counts),
         uploads=change.uploads,
-        files=files,
-        keys=keys,
-        graphs=graphs,
     )
 
 
-def _graphs_after(head: Commit, change: Change) -> dict[str, GraphFile]:
-    graphs = dict(head.graphs)
-    for before, after in change.graphs:
-        _require(graphs.get(after.system_id) == before, head, "a graph file has changed", system_id=after.system_id)
-        _require(after.path not in head.condemned, head, "the sweep has condemned a staged file", path=after.path)
-        graphs[after.system_id] = after
-    return graphs
+def _files_after(head: Commit, change: Change) -> dict[str, FileEntry]:
+    files = dict(head.files)
+    for seen in change.remove:
+        _require(files.get(seen.path) == seen, head, "a file to be removed has changed", path=seen.path)
+        del files[seen.path]
+    for seen, new in change.mask:
+        _require(files.get(seen.path) == seen, head, "a file's removal list has changed", path=seen.path)
+        files[seen.path] = new
+    return files | {entry.path: entry for entry in change.add}
+
+
+def _restored(head: Commit, change: Change, target: Commit) -> Commit:
+    """An undo: exactly on the head it was planned on, since it names what it takes back, the head first."""
+    newest = change.undo.undone[0].commit_id if change.undo else ""
+    _require(newest == head.commit_id, head, "the shard has moved on since the undo was planned")
+    _require(target.version >= head.floor, head, "the version lies below the floor", floor=head.floor)
+    made = replace(
+        _following(head, change),
+        files=target.files,
+        keys=target.keys,
+        graphs=target.graphs,
+        holds=target.holds,
+        undo=change.undo,
+        held_by=change.held_by,
+    )
+    return _without_condemned(head, made)
+
+
+def _without_condemned(head: Commit, made: Commit) -> Commit:
+    """`made`, checked to name none of the paths that the head condemns."""
+    condemned = made.paths.intersection(head.condemned)
+    _require(not condemned, head, "the sweep has condemned a staged file", path=min(condemned, default=""))
+    return made
 
 
 def _require(holds: bool, head: Commit, message: str, **context: object) -> None:  # noqa: FBT001 - reads as a sentence
@@ -225,7 +331,19 @@ def commit_document(commit: Commit) -> Document:
         "graphs": [_plain(entry) for _, entry in sorted(commit.graphs.items())],
         "condemned": list(commit.condemned),
         "held_by": commit.held_by,
+        **_seldom(commit),
     }
+
+
+def _seldom(commit: Commit) -> Document:
+    """Fields that most commits do not have: missing means none."""
+    fields = {
+        "undo": _undo_document(commit.undo),
+        "holds": asdict(commit.holds) if commit.holds else None,
+        "floor": commit.floor,
+        "sweeps": commit.sweeps,
+    }
+    return {name: value for name, value in fields.items() if value}
 
 
 def parse_commit(document: Document, *, key: str) -> Commit:
@@ -246,6 +364,10 @@ def parse_commit(document: Document, *, key: str) -> Commit:
             keys={entry.system_id: entry for entry in keys},
             graphs={entry.system_id: entry for entry in graphs},
             condemned=tuple(document["condemned"]),
+            undo=_parse_undo(document.get("undo")),
+            holds=HoldFile(**document["holds"]) if document.get("holds") else None,
+            floor=document.get("floor", 0),
+            sweeps=document.get("sweeps", 0),
         )
     except (KeyError, TypeError) as error:
         message = f"the commit document lacks what a commit needs ({error}); run `akosha fsck`"
@@ -275,6 +397,16 @@ def _file_document(entry: FileEntry) -> Document:
     document = {name: getattr(entry, name) for name in entry.__slots__}
     document["removal"] = _plain(entry.removal) if entry.removal else None
     return document
+
+
+def _undo_document(undo: Undo | None) -> Document | None:
+    return None if undo is None else {**asdict(undo), "undone": [asdict(one) for one in undo.undone]}
+
+
+def _parse_undo(document: Document | None) -> Undo | None:
+    if document is None:
+        return None
+    return Undo(**{**document, "undone": tuple(Undone(**one) for one in document["undone"])})
 
 
 def _parse_file(document: Document) -> FileEntry:

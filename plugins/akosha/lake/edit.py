@@ -19,15 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from akosha.errors import CommitConflictError, IntegrityError
+from akosha.errors import CommitConflictError, CommitVoidError, IntegrityError, ShardHeldError
 from akosha.lake import files, layout, removals
-from akosha.lake.commits import Change, Commit, FileEntry, GraphFile, KeyFile, Removal, Tier
+from akosha.lake.commits import Change, Commit, FileEntry, GraphFile, HoldFile, KeyFile, Removal, Tier, held_sentence
 from akosha.lake.files import MAX_ROWS, ROW
 from akosha.lake.graph_schema import GRAPH, KINDS
 from akosha.lake.graph_schema import ORDER as GRAPH_ORDER
 from akosha.lake.lake import Lake
 from akosha.lake.objects import ObjectStore
-from akosha.lake.schemas import BY_TIER, KEYS
+from akosha.lake.schemas import BY_TIER, HOLDS, KEYS
 from akosha.lake.shard_log import Writer
 
 FAN_IN: Final = 8
@@ -57,6 +57,7 @@ class ShardEdit:
         self._added: list[FileEntry] = []
         self._keys: list[tuple[KeyFile | None, KeyFile]] = []
         self._graphs: list[tuple[GraphFile | None, GraphFile]] = []
+        self._holds: tuple[HoldFile | None, HoldFile | None] | None = None
         self._uploaded: list[tuple[ObjectStore, str]] = []
         self._staged: Change | None = None
         self._safe_to_discard = True
@@ -118,6 +119,14 @@ class ShardEdit:
         after = GraphFile(system_id, path, entities, relations, notes, size, sha256, newest_manifest)
         self._graphs.append((before, after))
 
+    def set_holds(self, table: pa.Table) -> None:
+        """Replace the records on hold by `table` (schema ``HOLDS``, sorted by key); an empty one leaves no file."""
+        after = None
+        if table.num_rows:
+            path, sha256, size = self._stage("holds", table.combine_chunks().cast(HOLDS), self._lake.store)
+            after = HoldFile(path, table.num_rows, size, sha256)
+        self._holds = None if after == self.head.holds else (self.head.holds, after)
+
     def stage(self) -> None:
         """Write, verify and upload everything that is pending; nothing is visible yet."""
         remove: list[FileEntry] = []
@@ -126,7 +135,13 @@ class ShardEdit:
             self._settle(tier, edit, remove, mask)
         self._tiers.clear()
         self._staged = Change(
-            "", tuple(self._added), tuple(remove), tuple(mask), tuple(self._keys), graphs=tuple(self._graphs)
+            "",
+            tuple(self._added),
+            tuple(remove),
+            tuple(mask),
+            tuple(self._keys),
+            graphs=tuple(self._graphs),
+            holds=self._holds,
         )
 
     def publish(
@@ -153,6 +168,8 @@ class ShardEdit:
         self._safe_to_discard = False
         try:
             return self._lake.shard(self.head.shard).publish(self.head, change, writer)
+        except CommitVoidError:
+            raise  # frozen for days: if the commit was part of the chain after all, the chain names what was staged
         except CommitConflictError:
             self._safe_to_discard = True
             raise
@@ -250,7 +267,12 @@ def edit_shard(lake: Lake, head: Commit, about: Mapping[str, str]) -> Iterator[S
         lake: the lake.
         head: the version the edit is planned against.
         about: names of codecs and models, written into every file.
+
+    Raises:
+        ShardHeldError: the shard is held after an undo; nothing is staged.
     """
+    if head.held_by:
+        raise ShardHeldError(held_sentence(head), shard=head.shard, found_version=head.version)
     with lake.cache.scratch() as scratch:
         edit = ShardEdit(lake, head, scratch, about)
         try:

@@ -16,6 +16,7 @@ QUARANTINE_PREFIX: Final = "quarantine/"
 REFUSED_ROWS_MARK: Final = ".refused.json"
 _MEMO = re.compile(r"^uploads/\d{3}/\d{4}-\d\d-\d\d/[0-9a-f]{64}\.json$")
 _QUARANTINE = re.compile(r"^quarantine/(\d{3})/[0-9a-f]{16}/(\d{4}-\d\d-\d\d)/([0-9a-f]{64})\.json$")
+_UNDONE = re.compile(r"^(uploads/\d{3}/\d{4}-\d\d-\d\d/[0-9a-f]{64})\.undone-(\d{8})\.json$")
 _COMMIT = re.compile(r"^shards/(\d{3})/commits/(\d{8})-(\d{8})\.json$")
 
 SUFFIX: Final = {
@@ -26,6 +27,7 @@ SUFFIX: Final = {
     "graph": "parquet",
     "cold": "parquet",
     "removals": "rows",
+    "holds": "parquet",
 }
 
 
@@ -110,3 +112,22 @@ def parse_quarantine_key(key: str) -> str | None:
 def refused_rows_key(memo: str) -> str:
     """Where the refused rows of an upload are written down: beside its memo."""
     return memo.removesuffix(".json") + REFUSED_ROWS_MARK
+
+
+def undone_key(memo: str, version: int) -> str:
+    """The mark beside a memo which says that the undo at `version` took its upload back: it counts as new again."""
+    return f"{memo.removesuffix('.json')}.undone-{version:08d}.json"
+
+
+def parse_undone_key(key: str) -> tuple[str, int] | None:
+    """The memo that a mark stands beside and the version of the undo, or None for any other name."""
+    match = _UNDONE.match(key)
+    return None if match is None else (f"{match[1]}.json", int(match[2]))
+
+
+def upload_of_manifest(manifest_key: str) -> tuple[str, str]:
+    """System id and upload id in the key of a manifest that was accepted: ``systems/SYSTEM/uploads/UPLOAD/manifest.json``."""
+    system_id, _, upload_id = (
+        manifest_key.removeprefix("systems/").removesuffix("/manifest.json").rpartition("/uploads/")
+    )
+    return system_id, upload_id

@@ -80,4 +80,13 @@ KEYS: Final = pa.schema(
         pa.field("bookkeeping", pa.string(), nullable=False),
     ]
 )
-BY_TIER: Final = {"hot": HOT, "warm": WARM, "cold": COLD, "archive": ARCHIVE, "keys": KEYS, "graph": GRAPH}
+HOLDS: Final = pa.schema([*_KEY_FIELDS, pa.field("hold_until", pa.timestamp("us", tz="UTC"), nullable=False)])
+BY_TIER: Final = {
+    "hot": HOT,
+    "warm": WARM,
+    "cold": COLD,
+    "archive": ARCHIVE,
+    "keys": KEYS,
+    "graph": GRAPH,
+    "holds": HOLDS,
+}

@@ -13,7 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from akosha.errors import CommitConflictError, CommitUnknownError, IntegrityError, ObjectMissingError
+from akosha.errors import (
+    CommitConflictError,
+    CommitUnknownError,
+    CommitVoidError,
+    IntegrityError,
+    ObjectMissingError,
+)
 from akosha.lake import layout
 from akosha.lake.commits import Change, Commit, apply, commit_document, parse_commit
 from akosha.lake.documents import digest_of, seal, unseal
@@ -68,12 +74,14 @@ class ShardLog:
         """Put `change` on top of the head, rebasing while its requirements hold.
 
         Raises:
-            CommitConflictError: they do not hold any more, or a frozen writer's number was taken; nothing is visible.
+            CommitConflictError: they do not hold any more, or the shard is held; nothing is visible.
+            CommitVoidError: a frozen writer's number had been swept; nothing is visible, and nothing may be deleted.
             CommitUnknownError: no definite answer; delete nothing and plan nothing before reading the head again.
         """
         commit_id = uuid.uuid4().hex
         head = planned_on
         for _ in range(REBASE_ATTEMPTS):
+            self._check_sweeps(planned_on, head)
             commit = replace(
                 apply(head, change),
                 commit_id=commit_id,
@@ -93,6 +101,12 @@ class ShardLog:
             head = self.head()
         message = "other writers won every version; plan again"
         raise CommitConflictError(message, shard=self.shard, attempts=REBASE_ATTEMPTS)
+
+    def _check_sweeps(self, planned_on: Commit, head: Commit) -> None:
+        """A head names what its last sweep condemned, so staged files are known to be there through one sweep, not two."""
+        if head.sweeps > planned_on.sweeps + 1:
+            message = "the shard has been swept twice since the change was planned; plan again"
+            raise CommitConflictError(message, shard=self.shard, planned=planned_on.version, found=head.version)
 
     def _read(self, key: str) -> Commit:
         commit = parse_commit(unseal(self._store.get(key), kind="commit", key=key), key=key)
@@ -137,5 +151,7 @@ class ShardLog:
             head = Commit(self.shard, 0)
         follows = head.version == published.version + 1 and head.parent_sha256 == published.sha256
         if not (follows or head.sha256 == published.sha256):
+            # Ours is no part of the chain: a number below the oldest retained one. Left there it would look like a gap.
+            self._store.delete(layout.commit_key(self.shard, published.version))
             message = "the head does not descend from the published commit, which is void; plan again"
-            raise CommitConflictError(message, shard=self.shard, version=published.version, found=head.version)
+            raise CommitVoidError(message, shard=self.shard, version=published.version, found=head.version)

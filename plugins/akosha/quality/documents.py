@@ -114,6 +114,8 @@ def _own_key(memo: Document, key: str, *, refused: bool) -> str:
     own = layout.memo_key(int(memo.get("shard", -1)), day, str(memo.get("manifest_key")), str(memo.get("etag")))
     if refused:
         return layout.refused_rows_key(own)
+    if memo.get("outcome") == "undone":
+        return layout.undone_key(own, int(memo.get("undo_version", 0)))
     if memo.get("outcome") != "quarantined":
         return own
     if key.endswith(OLD_QUARANTINE):

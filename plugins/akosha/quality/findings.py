@@ -16,6 +16,7 @@ RECOVERY: Final[Mapping[str, str]] = {
     "archive": "the uploads of its systems; codes and summaries are still in warm",
     "keys": "the tier files of the shard, which hold every key it lists",
     "graph": "the uploads of its system, each of which holds the whole graph of its day",
+    "holds": "nothing; once the moves are run without it, promoted records age as all others",
     "removals": "an older version of the shard",
     "commit": "an older version of the shard",
     "lake": "a copy of lake.json",

@@ -1,7 +1,7 @@
 """Great Expectations over the figures of an ingest run: once per run, and only when something was taken in.
 
 Its import costs 5 CPU-seconds, so it is imported where it runs. What is expected is declared in
-``include/models/ingest-figures-v1.json``; a check whose counters a run does not have is named as not checked.
+``include/models/ingest-figures-v2.json``; a check whose counters a run does not have is named as not checked.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from akosha.quality.expectations import ephemeral_context, quiet
 
 log = logging.getLogger(__name__)
 
-FIGURES_ID: Final = "ingest-figures-v1"
+FIGURES_ID: Final = "ingest-figures-v2"
 RUN: Final = "the run"
 NAMED_PLACES: Final = 5
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from akosha.errors import ObjectMissingError
-from akosha.lake.commits import Commit, FileEntry, GraphFile, KeyFile
+from akosha.lake.commits import Commit, FileEntry, GraphFile, HoldFile, KeyFile
 from akosha.lake.files import sha256_of
 from akosha.lake.lake import Lake
 from akosha.lake.objects import ObjectStore
@@ -66,9 +66,11 @@ def _files_of(commit: Commit) -> Iterator[NamedFile]:
         yield _named(keys, "lake", "keys", commit.shard)
     for graph in commit.graphs.values():
         yield _named(graph, "lake", "graph", commit.shard)
+    if commit.holds is not None:
+        yield _named(commit.holds, "lake", "holds", commit.shard)
 
 
-def _named(entry: FileEntry | KeyFile | GraphFile, root: str, kind: str, shard: int) -> NamedFile:
+def _named(entry: FileEntry | KeyFile | GraphFile | HoldFile, root: str, kind: str, shard: int) -> NamedFile:
     return NamedFile(root, entry.path, kind, entry.bytes, entry.sha256, shard)
 
 

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from akosha.embedding.source import Embedded, VectorSource
-from akosha.errors import CommitConflictError
+from akosha.errors import CommitConflictError, ShardHeldError
 from akosha.lake.columns import vectors_column
-from akosha.lake.commits import Commit, FileEntry
+from akosha.lake.commits import Commit, FileEntry, held_sentence
 from akosha.lake.edit import edit_shard
 from akosha.lake.files import ROW
 from akosha.lake.lake import Lake
@@ -33,12 +33,13 @@ MAX_REPLANS: Final = 5
 
 @dataclass(slots=True)
 class ShardEmbedding:
-    """What was done in one shard: vectors written, how many of them came from the cache, and what is left."""
+    """What was done in one shard: vectors written, how many of them came from the cache, what is left, and why it waits."""
 
     shard: int
     embedded: int = 0
     from_cache: int = 0
     left: int = 0
+    waits_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +108,14 @@ def _fill(lake: Lake, shard: int, source: VectorSource, writer: Writer, wanted: 
         outcome.left = wanted.left(lake, head)
         if not outcome.left or source.exhausted:
             return outcome
+        if head.held_by:
+            outcome.waits_for = held_sentence(head)
+            return outcome
         try:
             written, cached = _commit_some(lake, head, source, writer, wanted)
+        except ShardHeldError as held:
+            outcome.waits_for = held.message
+            return outcome
         except CommitConflictError:
             conflicts += 1
             if conflicts == MAX_REPLANS:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from akosha.errors import CommitConflictError, IntegrityError, RecallGateError
+from akosha.errors import CommitConflictError, IntegrityError, RecallGateError, ShardHeldError
 from akosha.lake.columns import codes_column, packed_codes, vectors_of
 from akosha.lake.commits import FileEntry
 from akosha.lake.edit import edit_shard
@@ -27,7 +27,7 @@ from akosha.lake.policy import Policy
 from akosha.lake.provenance import about
 from akosha.lake.schemas import ARCHIVE, DIMENSION, WARM
 from akosha.lake.shard_log import Writer
-from akosha.tiers.moves import MAX_REPLANS, ShardMove, StagedMove, concerned
+from akosha.tiers.moves import MAX_REPLANS, ShardMove, StagedMove, concerned, held_shards
 from akosha.transforms.quantization import dequantize, quantize
 from akosha.transforms.recall import RecallMeasure, measure_gate
 
@@ -89,9 +89,10 @@ def move_batch(
     sample = GateSample()
     with ExitStack() as stack:
         mover = _Mover(lake, ages, policy, stack, dry_run)
-        staged = [mover.stage(shard, sample) for shard in shards]
-        measure = mover.judge(sample, shards)
-        outcomes = [mover.publish(move, writer) for move in staged]
+        held, free = held_shards(lake, shards)
+        staged = [mover.stage(shard, sample) for shard in free]
+        measure = mover.judge(sample, free)
+        outcomes = [*held, *(mover.publish(move, writer) for move in staged)]
     return outcomes, measure
 
 
@@ -151,6 +152,9 @@ class _Mover:
         for attempt in range(MAX_REPLANS):
             try:
                 commit = move.edit.publish(OPERATION, writer, counts=move.outcome.counts())
+            except ShardHeldError as held:
+                move.edit.discard()
+                return ShardMove(move.outcome.shard, move.outcome.version, waits_for=held.message)
             except CommitConflictError:
                 if attempt == MAX_REPLANS - 1:
                     raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -9,7 +10,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from akosha.lake.commits import Commit, FileEntry, Tier
+from akosha.lake.commits import Commit, FileEntry, Tier, held_sentence
 from akosha.lake.edit import ShardEdit
 from akosha.lake.lake import Lake
 from akosha.lake.schemas import KEY
@@ -26,7 +27,7 @@ class ShardMove:
     """What a move did, or would do, in one shard. Bytes are those of the files written for the moved rows.
 
     `placed_by_guess` and `kept_by_guess` count records with a guessed time within `NEAR` of the line: moved, and not
-    moved; `guess_examples` are keys of some that moved.
+    moved; `guess_examples` are keys of some that moved. `waits_for` says why nothing was done in a held shard.
     """
 
     shard: int
@@ -40,6 +41,7 @@ class ShardMove:
     kept_by_guess: int = 0
     first_records: list[list[str]] = field(default_factory=list)
     guess_examples: list[list[str]] = field(default_factory=list)
+    waits_for: str = ""
 
     def add(self, entry: FileEntry, due: pa.Table, *, without_vector: int, cutoff: datetime) -> None:
         """Count the rows due in one file."""
@@ -79,6 +81,13 @@ class StagedMove:
 
     edit: ShardEdit
     outcome: ShardMove
+
+
+def held_shards(lake: Lake, shards: Sequence[int]) -> tuple[list[ShardMove], list[int]]:
+    """Outcomes for the shards that are held after an undo, and the other shards: nothing is staged for what must wait."""
+    heads = [lake.shard(shard).head() for shard in shards]
+    held = [ShardMove(head.shard, head.version, waits_for=held_sentence(head)) for head in heads if head.held_by]
+    return held, [head.shard for head in heads if not head.held_by]
 
 
 def concerned(head: Commit, tier: Tier, cutoff: datetime) -> list[FileEntry]:

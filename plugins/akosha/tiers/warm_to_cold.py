@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from akosha.declared import sign_mean
-from akosha.errors import CommitConflictError
+from akosha.errors import CommitConflictError, ShardHeldError
 from akosha.lake.columns import codes_of, nullable_binary
 from akosha.lake.commits import Commit
 from akosha.lake.edit import edit_shard
@@ -48,6 +48,8 @@ def _move_shard(lake: Lake, shard: int, cutoff: datetime, writer: Writer, *, dry
     while True:
         try:
             return _try_shard(lake, lake.shard(shard).head(), cutoff, writer, dry_run=dry_run)
+        except ShardHeldError as held:
+            return ShardMove(shard, waits_for=held.message)
         except CommitConflictError:
             if attempt == MAX_REPLANS:
                 raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Final
 
@@ -16,7 +16,8 @@ from akosha.errors import InvalidUploadError
 from akosha.lake import layout
 from akosha.lake.objects import ObjectInfo, ObjectStore
 from akosha.uploads.manifest import split_upload_key
-from akosha.uploads.memos import UNDATED, UploadRef, memo_names, quarantined_names
+from akosha.uploads.memos import UNDATED, KnownMemos, UploadRef, quarantined_names
+from akosha.uploads.memos import known_memos as memos_of_days
 from akosha.uploads.schedule import UPLOADS, Scope, second_of
 
 SYSTEMS: Final = "systems/"
@@ -160,16 +161,17 @@ class _Spent:
 
 def _take(found: Discovery, lake: ObjectStore, refs: Iterable[UploadRef], *, again: bool) -> None:
     refs = list(refs)
-    names = known_memos(lake, refs)
+    memos = known_memos(lake, refs)
     for ref in refs:
         found.manifests += 1
         found.systems.add(ref.system_id)
-        known = ref.memo_key in names
+        known = ref.memo_key in memos.names
         found.known += known
         if known:
             _later(found.newest, ref)
         if again or not known:
-            found.due.append(ref)
+            undone = memos.undone.get(ref.memo_key, 0)
+            found.due.append(replace(ref, undone=undone) if undone else ref)
 
 
 def _later(newest: dict[str, datetime], ref: UploadRef) -> None:
@@ -178,13 +180,18 @@ def _later(newest: dict[str, datetime], ref: UploadRef) -> None:
         newest[ref.system_id] = second
 
 
-def known_memos(lake: ObjectStore, refs: Iterable[UploadRef]) -> set[str]:
-    """Keys of the memos there are, of the shards and days of some uploads: one LIST for each run of days of a shard."""
+def known_memos(lake: ObjectStore, refs: Iterable[UploadRef]) -> KnownMemos:
+    """The memos there are, of the shards and days of some uploads: one LIST for each run of days of a shard."""
     days: dict[int, set[str]] = defaultdict(set)
     for ref in refs:
         days[ref.shard].add(ref.day)
-    aside = quarantined_names(lake) if days else set()
-    return aside.union(*(memo_names(lake, shard, *run) for shard in days for run in _day_runs(days[shard])))
+    found = KnownMemos(quarantined_names(lake) if days else set())
+    for shard in days:
+        for run in _day_runs(days[shard]):
+            memos = memos_of_days(lake, shard, *run)
+            found.names |= memos.names
+            found.undone |= memos.undone
+    return found
 
 
 def _day_runs(days: set[str]) -> list[tuple[str, str]]:

@@ -19,8 +19,8 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from akosha.errors import CommitConflictError, InvalidUploadError, ObjectMissingError
-from akosha.lake.commits import Commit, KeyFile
+from akosha.errors import CommitConflictError, InvalidUploadError, ObjectMissingError, ShardHeldError
+from akosha.lake.commits import Commit, KeyFile, held_sentence
 from akosha.lake.edit import ShardEdit, edit_shard
 from akosha.lake.lake import Lake
 from akosha.lake.locate import locate
@@ -61,7 +61,8 @@ ROUND_BYTES: Final = 256 << 20  # packed, as listed: what a round keeps on the l
 class IngestOutcome:
     """What a job did with the uploads of one shard: numbers of uploads and of records, and why some were set aside.
 
-    `repeated` uploads hold the same database file as the one before and were not opened.
+    `repeated` uploads hold the same database file as the one before and were not opened. `held` ones wait for the release of
+    their shard, which `waits_for` says.
     """
 
     shard: int
@@ -71,6 +72,7 @@ class IngestOutcome:
     repeated: int = 0
     quarantined: int = 0
     deferred: int = 0
+    held: int = 0
     superseded: int = 0
     rows_read: int = 0
     accepted_rows: int = 0
@@ -87,6 +89,7 @@ class IngestOutcome:
     graph_rows: int = 0
     commits: int = 0
     reasons: list[dict[str, str]] = field(default_factory=list)
+    waits_for: str = ""
 
 
 @dataclass(slots=True)
@@ -147,13 +150,21 @@ class Ingester:
             RetryableError: the store or the disk failed; what was committed stays, the rest comes again.
         """
         outcome = IngestOutcome(shard, uploads=len(refs))
+        head = self.lake.shard(shard).head()
+        if head.held_by:
+            outcome.held, outcome.waits_for = len(refs), held_sentence(head)
+            return outcome
         policy = self.lake.policy()
         good: list[tuple[UploadRef, datetime]] = []
         for round_refs in rounds(refs):
             with ExitStack() as stack:
                 fetched = [self._fetch(ref, outcome, stack) for ref in round_refs]
                 uploads = [_Upload(upload) for upload in fetched if upload is not None]
-                self._apply(shard, uploads, policy, outcome)
+                try:
+                    self._apply(shard, uploads, policy, outcome)
+                except ShardHeldError as held:
+                    outcome.held, outcome.waits_for = outcome.held + len(uploads), held.message
+                    continue
                 good += [(upload.ref, upload.fetched.manifest.timestamp) for upload in uploads if upload.says_something]
         ambiguous = self.lake.settings.ambiguous
         outcome.superseded = len(clear_superseded(self.lake.store, shard, good, self._who(), ambiguous=ambiguous))
@@ -191,9 +202,9 @@ class Ingester:
                 return
             try:
                 commit = self._commit(head, uploads, policy)
-            except CommitConflictError:
+            except CommitConflictError as conflict:
                 attempts += 1
-                if attempts == MAX_REPLANS:
+                if attempts == MAX_REPLANS or isinstance(conflict, ShardHeldError):
                     raise
             except _BrokenUpload as broken:
                 uploads.remove(broken.upload)

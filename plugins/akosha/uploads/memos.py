@@ -7,7 +7,7 @@ nothing: ingestion is an upsert.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
@@ -31,7 +31,8 @@ class UploadRef:
 
     `packed_bytes` is the listed size of everything beside the manifest, 0 when not listed: a hint, never checked.
 
-    `day` is the day in the upload id (``YYYY-MM-DD``, UTC), or `UNDATED`.
+    `day` is the day in the upload id (``YYYY-MM-DD``, UTC), or `UNDATED`. `undone` is the version of the newest undo that
+    took the upload back and by whose mark it came up again, 0 for none.
     """
 
     manifest_key: str
@@ -39,6 +40,7 @@ class UploadRef:
     system_id: str
     upload_id: str
     packed_bytes: int = 0
+    undone: int = 0
 
     @property
     def shard(self) -> int:
@@ -85,6 +87,7 @@ def write_memo(store: ObjectStore, upload: UploadRef, outcome: str, facts: Docum
         "upload_id": upload.upload_id,
         "shard": upload.shard,
         "outcome": outcome,
+        **({"undone": upload.undone} if upload.undone else {}),
         **facts,
     }
     if outcome == QUARANTINED:
@@ -92,6 +95,8 @@ def write_memo(store: ObjectStore, upload: UploadRef, outcome: str, facts: Docum
     else:
         store.put(upload.memo_key, seal(document))
         store.delete(upload.quarantine_key)
+        if upload.undone:  # no other mark: that of a later undo takes back what was done here, too
+            store.delete(layout.undone_key(upload.memo_key, upload.undone))
 
 
 def _history(store: ObjectStore, upload: UploadRef, now: str) -> Document:
@@ -118,22 +123,41 @@ def read_memo(store: ObjectStore, key: str) -> Document:
 
 def upload_of(memo: Document) -> UploadRef:
     """The upload a memo speaks of."""
-    return UploadRef(memo["manifest_key"], memo["etag"], memo["system_id"], memo["upload_id"])
+    return UploadRef(
+        memo["manifest_key"], memo["etag"], memo["system_id"], memo["upload_id"], undone=int(memo.get("undone", 0))
+    )
+
+
+@dataclass(slots=True)
+class KnownMemos:
+    """Keys of memos that hide their uploads; and of those which an undo has taken back, with the newest undo's version."""
+
+    names: set[str] = field(default_factory=set)
+    undone: dict[str, int] = field(default_factory=dict)
 
 
 def memo_names(store: ObjectStore, shard: int, first: str, last: str) -> set[str]:
-    """Memo keys of a shard's uploads of the days `first` to `last`, both included, but for those in quarantine.
+    """Memo keys of a shard's uploads of the days `first` to `last`, both included, but for those in quarantine or undone."""
+    return known_memos(store, shard, first, last).names
+
+
+def known_memos(store: ObjectStore, shard: int, first: str, last: str) -> KnownMemos:
+    """Memos of a shard's uploads of the days `first` to `last`, both included, but for those in quarantine.
 
     Listed page by page up to `last`; no document is read. `UNDATED` is a day of its own.
     """
     prefix = f"{layout.MEMO_PREFIX}{shard:03d}/"
-    names: set[str] = set()
+    known = KnownMemos()
     for found in store.list(prefix, start_after=f"{prefix}{first}"):
         if found.key[len(prefix) : len(prefix) + len(last)] > last:
             break
-        if not found.key.endswith(layout.REFUSED_ROWS_MARK):
-            names.add(found.key)
-    return names
+        mark = layout.parse_undone_key(found.key)
+        if mark is not None:
+            known.undone[mark[0]] = max(mark[1], known.undone.get(mark[0], 0))
+        elif not found.key.endswith(layout.REFUSED_ROWS_MARK):
+            known.names.add(found.key)
+    known.names -= known.undone.keys()
+    return known
 
 
 def quarantined_names(store: ObjectStore) -> set[str]:

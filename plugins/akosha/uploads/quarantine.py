@@ -13,6 +13,7 @@ from akosha.errors import IntegrityError, InvalidUploadError, ObjectMissingError
 from akosha.lake import layout
 from akosha.lake.documents import Document
 from akosha.lake.objects import ObjectStore
+from akosha.lake.undone import SET_ASIDE
 from akosha.uploads.memos import (
     QUARANTINED,
     REPLACED,
@@ -44,6 +45,7 @@ WHAT_TO_DO: Final[Mapping[str, str]] = {
     "invalid-payload": _AGAIN,
     "unknown-tables": "if the client is newer, update Akosha and replay",
     "timeout": "replay when the machine is idle; if it repeats, the file is hostile or broken",
+    "undone": "replay it when what spoke against it is settled; a newer upload of its system does not clear it",
     "unreadable": f"{_AGAIN}; if it repeats, keep the file as evidence",
 }
 
@@ -93,6 +95,8 @@ def _clear(store: ObjectStore, key: str, good: Sequence[tuple[UploadRef, datetim
         return (
             ""  # taken out meanwhile; or damaged, which `akosha fsck` reports and which says nothing about its upload
         )
+    if memo["reason"] == SET_ASIDE:  # reason="undone": a person set it aside, and a person takes it in again
+        return ""
     if datetime.fromisoformat(memo["last_seen"]) > datetime.fromisoformat(who["at"]):
         return ""
     newer = [ref for ref, manifest_time in good if is_newer(ref, manifest_time, memo)]
