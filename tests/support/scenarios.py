@@ -11,11 +11,12 @@ import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from tests.integration.small_lake import NOW
 from tests.support.installation import Installation
 from tests.support.mutation_corpus import BorrowedSandbox, SmallSandbox
@@ -27,11 +28,17 @@ from akosha.embedding.model import LANE_MODEL_ID
 from akosha.jobs import ingest
 from akosha.jobs.embed import CACHE_FILE
 from akosha.lake.lake import Lake
+from akosha.lake.layout import shard_of
+from akosha.lake.schemas import KEY
+from akosha.lake.shard_log import Writer
+from akosha.lake.sweep import sweep_shard
+from akosha.tiers.promote import promote_shard
 
 SYSTEMS: Final = ("laptop-7", "desk-131")
 TABLE: Final = "conversations_v2"
 AGES: Final = {"young": 1, "middle": 30, "old": 120}  # days at `NOW`: hot, warm, cold
 EACH: Final = 4
+AGED: Final = 3  # the version of both shards at that stage
 FIRST: Final = NOW - timedelta(hours=12)
 SECOND: Final = NOW - timedelta(hours=3)
 
@@ -141,6 +148,51 @@ def warm_to_cold(installation: Installation) -> object:
     return installation.move("warm-to-cold", NOW)
 
 
+def undo(installation: Installation) -> object:
+    """Take the second ingest back. One run, however often it is tried."""
+    plans = []
+    with installation.applied():
+        for system in SYSTEMS:
+            plan = jobs.plan_undo(f"undo-{system}", system=system, to_version=AGED, reason="storm", dry_run=False)
+            plans.append(jobs.run_all(plan, progress=lambda _: None))
+    return plans
+
+
+def release(installation: Installation) -> object:
+    return installation.run("plan_release")
+
+
+def release_and_skip(installation: Installation) -> object:
+    return installation.run("plan_release", skip=True)
+
+
+def promote(installation: Installation) -> object:
+    """Bring everything back to hot."""
+    lake = installation.lake
+    keys = pa.Table.from_pylist([dict(zip(KEY, key, strict=True)) for key in both(0)])
+    return [
+        promote_shard(
+            lake,
+            shard_of(system),
+            keys.filter(pc.equal(keys.column("system_id"), system)),
+            Writer("promote", 1, datetime.now(UTC)),
+            hold_until=NOW + timedelta(days=30),
+        )
+        for system in SYSTEMS
+    ]
+
+
+def sweep(installation: Installation, first: int = 40) -> object:
+    """Both passes, long after: everything but the heads goes."""
+    lake = installation.lake
+    clock = datetime.now(UTC)
+    return [
+        sweep_shard(lake, shard_of(system), Writer("sweep", 1, clock), now=clock + timedelta(days=days))
+        for days in (first, first + 40)
+        for system in SYSTEMS
+    ]
+
+
 def share_sandbox(sandbox: SmallSandbox) -> None:
     """One reading process for all victims of this process: they read one after the other, and never die reading."""
     ingest.Sandbox = lambda: BorrowedSandbox(sandbox)  # type: ignore[attr-defined]
@@ -172,6 +224,8 @@ def stages(root: Path) -> None:
         put_snapshot(lake, system, 1)
     shutil.copytree(lake.folder, root / "renewed")
     do_ingest(installed(root / "renewed"))
+    shutil.copytree(root / "renewed", root / "held")
+    undo(installed(root / "held"))
 
 
 SCENARIOS: Final = {
@@ -182,6 +236,11 @@ SCENARIOS: Final = {
         Scenario("hot to warm", "ingested", hot_to_warm, both(0), both(0)),
         Scenario("warm to cold", "warm", warm_to_cold, both(0), both(0)),
         Scenario("second ingest", "aged", do_ingest, both(0), both(1)),
+        Scenario("promote", "aged", promote, both(0), both(0)),
+        Scenario("undo", "renewed", undo, both(1), both(0)),
+        Scenario("release", "held", release, both(0), both(0)),
+        Scenario("release --skip", "held", release_and_skip, both(0), both(0)),
+        Scenario("sweep", "renewed", sweep, both(1), both(1)),
     )
 }
 
