@@ -220,8 +220,10 @@ def stages(root: Path) -> None:
         shutil.copytree(lake.folder, root / stage)
         lake = installed(root / stage)
         act(lake)
+    shutil.copytree(root / "ingested", root / "due")
     for system in SYSTEMS:
         put_snapshot(lake, system, 1)
+        put_snapshot(installed(root / "due"), system, 1)
     shutil.copytree(lake.folder, root / "renewed")
     do_ingest(installed(root / "renewed"))
     shutil.copytree(root / "renewed", root / "held")
