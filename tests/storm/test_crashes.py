@@ -14,7 +14,7 @@ from tests.support.scoreboard import BOARD, LONG, drawn
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-SHORT_KILLS, SHORT_FAULTS = 5, 3  # of each job
+SHORT_KILLS, SHORT_FAULTS = 4, 2  # of each job
 FAULTS = ("exception", "memory", "ENOSPC", "EIO")
 
 

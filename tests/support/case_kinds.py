@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from botocore import endpoint
 from tests.support import scenarios
+from tests.support.case_damage import objects, spoil
 from tests.support.case_races import EITHER, RACES, disk_full, judge
 from tests.support.cases import Outcome, in_child, memory_folder
 from tests.support.failures import Failure
@@ -31,7 +32,7 @@ from akosha.lake import failpoints, s3_store, shard_log
 from akosha.lake.s3_store import S3Store
 
 SAID: Final = 300
-IMPORTED: Final = ("pandas", "great_expectations.expectations", "pyarrow.dataset", "boto3.s3.transfer", "jsonschema")
+IMPORTED: Final = ("pandas", "pyarrow.dataset", "boto3.s3.transfer", "jsonschema")
 
 
 def prepare(stack: ExitStack) -> None:
@@ -49,9 +50,15 @@ def run(request: dict[str, Any]) -> Any:
             return RACES[request["do"]](installation, request)
     if request["do"] == "disk full":
         return disk_full(Path(request["root"]), request)
-    return {"stages": make_stages, "calm": calm, "crash": crash, "calm s3": calm_s3, "weather": weather}[request["do"]](
-        request
-    )
+    return {
+        "stages": make_stages,
+        "calm": calm,
+        "crash": crash,
+        "calm s3": calm_s3,
+        "weather": weather,
+        "objects": objects,
+        "spoil": spoil,
+    }[request["do"]](request)
 
 
 def make_stages(request: dict[str, Any]) -> Any:

@@ -109,6 +109,8 @@ class _FreezeAt(Failure):
 def together(installation: Installation, request: dict[str, Any]) -> Outcome:
     """Several writers at once."""
     outcome = Outcome()
+    if request["acts"].count("ingest") > 1:
+        scenarios.own_sandbox()
     logs = [installation.folder / f"writer-{number}" for number in range(len(request["acts"]))]
     running = [
         (start(lambda name=name: ACTS[name](installation), log), log)  # type: ignore[misc]

@@ -33,6 +33,7 @@ from akosha.lake.schemas import KEY
 from akosha.lake.shard_log import Writer
 from akosha.lake.sweep import sweep_shard
 from akosha.tiers.promote import promote_shard
+from akosha.uploads.sandbox import Sandbox
 
 SYSTEMS: Final = ("laptop-7", "desk-131")
 TABLE: Final = "conversations_v2"
@@ -198,6 +199,11 @@ def share_sandbox(sandbox: SmallSandbox) -> None:
     ingest.Sandbox = lambda: BorrowedSandbox(sandbox)  # type: ignore[attr-defined]
 
 
+def own_sandbox() -> None:
+    """From now on every job of this process starts its own: what reads beside others must."""
+    ingest.Sandbox = Sandbox  # type: ignore[attr-defined]
+
+
 SETTINGS: Final[dict[str, object]] = {"workers": 1, "client_vectors": "keep", "batches": 1}
 
 
@@ -221,6 +227,7 @@ def stages(root: Path) -> None:
         lake = installed(root / stage)
         act(lake)
     shutil.copytree(root / "ingested", root / "due")
+    do_embed(installed(root / "due"))  # else it matters whether a record moves before its vector comes
     for system in SYSTEMS:
         put_snapshot(lake, system, 1)
         put_snapshot(installed(root / "due"), system, 1)

@@ -95,6 +95,8 @@ class World:
         self.days = 0.0
         self._runs = 0
         self._fill_cache()
+        for system in SYSTEMS:
+            self.send(system, dict.fromkeys(NAMES, 0), with_vectors=True)
 
     def _fill_cache(self) -> None:
         texts = [text_of(system, name, n) for system in SYSTEMS for name in NAMES for n in range(VERSIONS)]
