@@ -189,14 +189,17 @@ def library_errors() -> Iterator[None]:
 
     Raises:
         AirflowFailException: for a `PermanentError`: the task fails now, with the library's sentence.
-        RetryableError: as it is: Airflow tries again. So does any error that nobody foresaw.
+        RetryableError: as it is: Airflow tries again. So does any error that nobody foresaw. Both name the runbook.
     """
-    from akosha.errors import PermanentError
+    from akosha.errors import AkoshaError, PermanentError
 
     try:
         yield
     except PermanentError as error:
-        raise AirflowFailException(str(error)) from error
+        raise AirflowFailException(error.advice) from error
+    except AkoshaError as error:
+        error.add_note(f"see {error.runbook}")
+        raise
 
 
 def label(batch: Mapping[str, Any]) -> None:
@@ -281,16 +284,17 @@ class Approval(ApprovalOperator):
         return super().execute_complete(context, event)
 
 
-def ask_approval(subject: str, estimate: Mapping[str, Any]) -> None:
+def ask_approval(subject: str, estimate: Mapping[str, Any], *, details: Sequence[str] = ()) -> None:
     """Make the run's `Approval` wait for a person, and show them what would be done. Called in the task before it.
 
     Args:
         subject: one line, what is to be approved.
         estimate: of `akosha.jobs.estimates.estimate`: the dry run's answer.
+        details: lines to be shown in its place, where they say more.
     """
     from akosha.jobs.estimates import lines
 
-    body = "\n".join(f"- {line}" for line in lines(estimate))
+    body = "\n".join(f"- {line}" for line in details or lines(estimate))
     get_current_context()["ti"].xcom_push(key=_ASKED, value={"subject": subject, "body": body})
 
 

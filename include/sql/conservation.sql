@@ -1,7 +1,8 @@
 -- Records of one shard that break conservation, one row for each breach.
 -- Params: none. Needs the relations
 --   listed(system_id, source_table, record_id, content_sha256, created_at)          what the key files list
---   placed(the same columns, tier)                                                  what hot, warm and cold hold
+--   placed(the same columns, tier, unarchived)                                      what hot, warm and cold hold; unarchived =
+--                                                                                   went to warm while the archive was off
 --   archived(system_id, source_table, record_id, content_sha256)                    what the archive holds
 -- Result: problem, system_id, source_table, record_id. Order: problem, then key.
 --   missing            listed, in no tier
@@ -9,7 +10,7 @@
 --   doubled            in tiers more than once, or listed more than once
 --   digest_mismatch    in a tier with another content digest than listed
 --   time_mismatch      in a tier with another created_at than listed
---   archive_missing    in warm or cold, not in the archive with the same content digest
+--   archive_missing    in warm or cold, not in the archive with the same content digest, although that was on
 --   archive_unneeded   in the archive, neither in warm nor in cold; or there more than once
 SELECT 'missing' AS problem, system_id, source_table, record_id
 FROM listed ANTI JOIN placed USING (system_id, source_table, record_id)
@@ -33,7 +34,7 @@ WHERE placed.created_at <> listed.created_at
 UNION ALL
 SELECT DISTINCT 'archive_missing', system_id, source_table, record_id
 FROM placed ANTI JOIN archived USING (system_id, source_table, record_id, content_sha256)
-WHERE tier <> 'hot'
+WHERE tier <> 'hot' AND NOT unarchived
 UNION ALL
 SELECT DISTINCT 'archive_unneeded', system_id, source_table, record_id
 FROM archived ANTI JOIN (FROM placed WHERE tier <> 'hot') USING (system_id, source_table, record_id)

@@ -24,7 +24,14 @@ Callers decide on *category*, never on message text::
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, Final
+
+RUNBOOK: Final = "docs/runbooks/operate.md"
+
+
+def runbook_of(anchor: str) -> str:
+    """Where the runbook tells what to do, for people."""
+    return f"{RUNBOOK}#{anchor}"
 
 
 def _rebuild(kind: type[AkoshaError], message: str, context: dict[str, Any]) -> AkoshaError:
@@ -32,12 +39,27 @@ def _rebuild(kind: type[AkoshaError], message: str, context: dict[str, Any]) -> 
 
 
 class AkoshaError(Exception):
-    """Base class. `context` holds the identifiers an operator needs to find the object."""
+    """Base class. `context` holds the identifiers an operator needs to find the object.
+
+    `anchor` names the section of the runbook that tells what to do; subclasses name their own.
+    """
+
+    anchor: ClassVar[str] = "a-failed-night"
 
     def __init__(self, message: str, **context: object) -> None:
         super().__init__(message)
         self.message = message
         self.context = context
+
+    @property
+    def runbook(self) -> str:
+        """Where the runbook tells what to do."""
+        return runbook_of(self.anchor)
+
+    @property
+    def advice(self) -> str:
+        """The message with its context, and where to read on: what the command line and Airflow show."""
+        return f"{self}; see {self.runbook}"
 
     def __str__(self) -> str:
         pairs = " ".join(f"{k}={v!r}" for k, v in self.context.items())
@@ -54,13 +76,19 @@ class PermanentError(AkoshaError):
 class ConfigurationError(PermanentError):
     """A setting is missing or wrong; the message names the setting to change."""
 
+    anchor: ClassVar[str] = "a-setting-is-missing-or-wrong"
+
 
 class UsageError(PermanentError):
     """A parameter of a command or form is out of range."""
 
+    anchor: ClassVar[str] = "a-command-or-form-was-refused"
+
 
 class InvalidUploadError(PermanentError):
     """The upload breaks its contract. `reason` is a stable code, the message a plain sentence."""
+
+    anchor: ClassVar[str] = "quarantine"
 
     def __init__(self, message: str, *, reason: str, **context: object) -> None:
         super().__init__(message, reason=reason, **context)
@@ -70,13 +98,19 @@ class InvalidUploadError(PermanentError):
 class IntegrityError(PermanentError):
     """Stored bytes or digests differ from what was promised."""
 
+    anchor: ClassVar[str] = "damage-found-by-fsck"
+
 
 class FormatVersionError(PermanentError):
     """Written by a newer Akosha than this one."""
 
+    anchor: ClassVar[str] = "written-by-a-newer-akosha"
+
 
 class RecallGateError(PermanentError):
     """A move would lose more recall than the floor allows; nothing was committed."""
+
+    anchor: ClassVar[str] = "the-recall-gate-refused-a-move"
 
 
 class RetryableError(AkoshaError):
@@ -86,29 +120,43 @@ class RetryableError(AkoshaError):
 class ObjectMissingError(RetryableError):
     """An object named by a document is not in the store."""
 
+    anchor: ClassVar[str] = "an-object-is-not-there"
+
 
 class StoreUnavailableError(RetryableError):
     """The object store did not answer, or answered with a passing fault."""
+
+    anchor: ClassVar[str] = "the-store-does-not-answer"
 
 
 class QueueUnavailableError(RetryableError):
     """The queue of notifications did not answer, or answered with a passing fault."""
 
+    anchor: ClassVar[str] = "events-do-not-wake-the-ingest"
+
 
 class DiskFullError(RetryableError):
     """No room on the local disk."""
+
+    anchor: ClassVar[str] = "a-disk-is-full"
 
 
 class WorkerLostError(RetryableError):
     """A process of this job was killed from outside."""
 
+    anchor: ClassVar[str] = "a-process-was-killed"
+
 
 class CommitConflictError(RetryableError):
     """Another writer moved the shard head, and the change no longer fits on top."""
 
+    anchor: ClassVar[str] = "another-writer-was-faster"
+
 
 class ShardHeldError(CommitConflictError):
     """The shard is held after an undo: every other change waits until somebody lets it go."""
+
+    anchor = "a-held-shard"
 
 
 class CommitVoidError(CommitConflictError):
@@ -117,3 +165,5 @@ class CommitVoidError(CommitConflictError):
 
 class CommitUnknownError(RetryableError):
     """The outcome of a commit is not known: delete nothing, plan nothing."""
+
+    anchor: ClassVar[str] = "the-outcome-of-a-commit-is-unknown"

@@ -38,10 +38,15 @@ class Settings(BaseModel):
     hot_days: PositiveDays = Field(7, description="days a record stays in hot")
     warm_days: PositiveDays = Field(90, description="age in days at which a warm record becomes cold")
     retain_days: PositiveDays = Field(
-        7, description="days for which older versions stay readable. Nothing is swept yet: all stay"
+        7, description="days for which a version stays readable, and can be gone back to, after it was replaced"
     )
     sweep_grace_hours: int = Field(
-        24, ge=1, description="hours an unnamed file is left alone. Nothing is swept yet: all stay"
+        24,
+        ge=1,
+        description="hours a file that no version names is left alone, and again between its condemnation and its end",
+    )
+    scrub_days: int = Field(
+        28, ge=1, le=3_650, description="days within which the nightly scrub reads every stored byte once"
     )
     vector_wait_days: int = Field(
         7, ge=0, le=36_500, description="days past its line that a record waits in hot for a vector"

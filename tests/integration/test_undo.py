@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.dying_store import DiedError, DyingStore, Fuse
 from tests.support.installation import Installation
 from tests.support.uploads import Row, database, memory, put_upload, vectors
 
+from akosha import jobs
 from akosha.errors import ShardHeldError, UsageError
 from akosha.jobs import reading
 from akosha.lake.commits import Change
@@ -18,6 +21,7 @@ from akosha.lake.lake import Lake
 from akosha.lake.layout import shard_of
 from akosha.lake.shard_log import Writer
 from akosha.lake.undo import release_shard, undo_shard
+from akosha.quality.fsck import fsck
 from akosha.uploads.memos import APPLIED, UploadRef, write_memo
 
 pytestmark = pytest.mark.integration
@@ -43,16 +47,23 @@ def ids(installation: Installation) -> set[str]:
     return set(installation.export().column("record_id").to_pylist())
 
 
-@pytest.fixture
-def installation(tmp_path: Path) -> Installation:
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three uploads taken in one by one: versions 1, 2, 3."""
-    made = Installation.local(tmp_path)
+    made = Installation.local(tmp_path_factory.mktemp("source"))
     Lake.create(made.settings, now=NOW)
     for number in range(3):
         put(made, NOW - 3 * HOUR + number * HOUR, *range(number + 1))
         made.ingest()
     assert made.lake.shard(SHARD).head().version == 3
-    return made
+    return made.folder
+
+
+@pytest.fixture
+def installation(source: Path, tmp_path: Path) -> Installation:
+    """A copy of it."""
+    shutil.copytree(source, tmp_path, dirs_exist_ok=True)
+    return Installation.local(tmp_path)
 
 
 def undo(installation: Installation, to_version: int, reason: str = "a test") -> Any:
@@ -110,8 +121,26 @@ def test_a_held_shard_refuses_every_writer(installation: Installation):
             job, *arguments, **({"as_of": (NOW + 30 * DAY).isoformat(), "force": True} if waiting else {})
         )
         assert summary["ok"]
-        assert (said in summary["message"]) == bool(waiting)
+        assert ("held after an undo" in summary["message"]) == bool(waiting)
     assert lake.shard(SHARD).head() == held
+
+
+def test_an_undo_done_already_publishes_nothing(installation: Installation):
+    """I4."""
+    held = undo(installation, 1)
+    assert undo(installation, 1) == held
+    assert installation.lake.shard(SHARD).head() == held
+
+
+def test_a_shard_can_be_emptied_and_filled_again(installation: Installation):
+    """I28, I29: version 0 is the shard before its first commit."""
+    before = installation.export()
+    undo(installation, 0)
+    head = installation.lake.shard(SHARD).head()
+    assert (head.files, head.keys, head.version) == ({}, {}, 4)
+    release(installation)
+    assert installation.ingest()["counts"]["applied"] == 3
+    assert installation.export().drop_columns(["provenance"]).equals(before.drop_columns(["provenance"]))
 
 
 def test_undoing_the_undo_brings_everything_back(installation: Installation):
@@ -186,3 +215,118 @@ def test_versions_that_cannot_be_gone_back_to_are_refused(installation: Installa
         with pytest.raises(UsageError, match="not retained any more; the oldest that is is 2"):
             undo(installation, version)
     assert log.head().version == 3
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.parametrize("done", [False, True])
+def test_an_undo_or_release_killed_at_any_call_loses_no_upload(installation: Installation, *, done: bool, skip: bool):
+    """I29: before its commit a release is not one, and a second does the rest."""
+    lake = installation.lake
+
+    def until_done(act: Any) -> int:
+        deaths = 0
+        while deaths < 60:
+            fuse = Fuse(deaths + 1, done=done)
+            victim = Lake(lake.settings, DyingStore(lake.store, fuse), DyingStore(lake.cold, fuse), lake.identity)
+            try:
+                act(victim)
+            except DiedError:
+                deaths += 1
+                if not deaths % 4:
+                    assert fsck(lake, read_data=False).ok
+                continue
+            except UsageError:  # the call that was killed had taken effect
+                pass
+            return deaths
+        raise AssertionError(deaths)
+
+    assert until_done(lambda victim: undo_shard(victim, SHARD, to_version=1, writer=UNDOER, reason="")) > 4
+    assert lake.shard(SHARD).head().held_by
+    assert until_done(lambda victim: release_shard(victim, SHARD, UNDOER, skip=skip)) > 4
+    assert not lake.shard(SHARD).head().held_by
+    if skip:
+        assert installation.ingest()["counts"]["due"] == 0
+        installation.run("plan_replay", [])
+    assert installation.ingest()["counts"]["due"] == (0 if skip else 2)
+    assert ids(installation) == {"id-0", "id-1", "id-2"}
+    with installation.applied():
+        report = reading.fsck_lake(read_data=True)
+    assert report["ok"], report["findings"]
+
+
+def night(installation: Installation, moment: datetime) -> None:
+    for kind in ("hot-to-warm", "warm-to-cold"):
+        installation.move(kind, moment)
+
+
+def test_undoing_a_whole_night_restores_the_earlier_export_exactly(tmp_path: Path):
+    """I28."""
+    made = Installation.local(tmp_path)
+    Lake.create(made.settings, now=NOW)
+    for system_id in ("laptop-7", "dev box 3", "東京-ws.example"):
+        aged = [row for age in (1, 30, 200) for row in [dict(rows(age % 50, age=age)[0], id=f"{system_id} {age}")]]
+        put_upload(made.uploads, system_id, NOW, database({"conversations_v2": aged}))
+    made.ingest()
+    made.move("hot-to-warm", NOW - 20 * DAY)
+    before, heads = made.export(), made.lake.heads()
+    night(made, NOW)
+    assert set(made.export().column("tier").to_pylist()) == {"hot", "warm", "cold"}
+    at = max(head.committed_at for head in heads)
+    dry = made.main("undo", "--to-time", at)
+    assert (dry.returncode, "dry run: 3 shards would go back" in dry.stdout) == (0, True), dry.stderr
+    assert "cold 1 -> 0" in dry.stdout
+    assert not any(head.held_by for head in made.lake.heads())
+    done = made.main("undo", "--to-time", at, "--yes", "--reason", "the codec was wrong")
+    assert done.returncode == 0, done.stderr
+    assert "the shards are held" in done.stdout
+    assert made.export().equals(before)
+    held = made.lake.heads()
+    assert {head.undo.reason for head in held} == {"the codec was wrong"}
+    assert "HELD shards" in made.main("status").stdout
+    waiting = made.move("hot-to-warm", NOW)
+    assert (waiting["ok"], waiting["rows_changed"]) == (True, 0)
+    assert "held after an undo" in waiting["message"]
+    released = made.main("release")
+    assert (released.returncode, "3 shards are let go" in released.stdout) == (0, True), released.stderr
+    night(made, NOW)
+    assert {row["tier"] for row in made.export().to_pylist()} == {"hot", "warm", "cold"}
+    with made.applied():
+        assert reading.fsck_lake(read_data=True)["ok"]
+
+
+def test_a_run_is_undone_where_its_commits_are_the_newest(installation: Installation):
+    lake = installation.lake
+    last = lake.shard(SHARD).head()
+    first = lake.shard(SHARD).read(2)
+    moved_on = installation.main("undo", "--run", first.run_id, "--yes")
+    assert moved_on.returncode == 0, moved_on.stderr
+    assert f"would also take back 3 (ingest by {last.run_id})" in moved_on.stdout
+    assert f"akosha undo --shard {SHARD} --to-version 1" in moved_on.stdout
+    assert lake.shard(SHARD).head() == last
+    undone = installation.main("undo", "--run", last.run_id, "--yes")
+    assert undone.returncode == 0, undone.stderr
+    assert ids(installation) == {"id-0", "id-1"}
+    assert installation.main("undo", "--run", "nobody").returncode == 2
+
+
+def test_old_uploads_come_again_in_a_recent_listing_too(installation: Installation):
+    """I29: what is far older than the 48 hours that a recent listing looks back."""
+    put(installation, NOW + 9 * DAY, 0, 1, 2, 3)
+    installation.ingest()
+    undo(installation, 1)
+    installation.ingest(listing="recent")
+    with installation.applied():
+        jobs.run_all(jobs.plan_release("release-run"), progress=lambda _: None)
+    assert installation.ingest(listing="recent")["counts"]["applied"] == 3
+
+
+def test_the_command_line_says_what_is_wrong_with_an_undo(installation: Installation):
+    for arguments, said in (
+        ([], "say where to go back to in one way"),
+        (["--to-version", "1"], "say where to go back to in one way"),
+        (["--shard", "77", "--to-version", "9"], "is at version 3: an undo goes to an older one"),
+        (["--to-time", "yesterday"], "as_of must be a time"),
+    ):
+        done = installation.main("undo", *arguments)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert installation.main("release", "--shard", "77").returncode == 2

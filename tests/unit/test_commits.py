@@ -7,14 +7,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from akosha.errors import CommitConflictError, IntegrityError
+from akosha.errors import CommitConflictError, IntegrityError, ShardHeldError
 from akosha.lake.commits import (
     Change,
     Commit,
     FileEntry,
     GraphFile,
+    HoldFile,
     KeyFile,
     Removal,
+    Undo,
+    Undone,
     apply,
     commit_document,
     parse_commit,
@@ -152,3 +155,111 @@ def test_live_rows_are_those_that_are_not_removed():
 def test_a_file_is_older_than_a_cutoff_after_its_first_row():
     assert A.older_than(datetime(2026, 1, 1, 0, 0, 1, tzinfo=UTC))
     assert not A.older_than(datetime(2026, 1, 1, tzinfo=UTC))
+
+
+HOLD = HoldFile("shards/017/holds/h.parquet", 2, 50, "ee")
+OLD = replace(HEAD, version=3, sha256="old", commit_id="c3", files={A.path: A}, keys={})
+NOW_HEAD = replace(HEAD, commit_id="c4", holds=HOLD)
+
+
+def taking_back(head: Commit, target: Commit = OLD) -> Change:
+    undone = (Undone(head.version, head.commit_id, "ingest", "run-9"),)
+    return Change(
+        "undo", restore=target, undo=Undo(target.version, target.commit_id, undone, "why"), held_by="undo-run"
+    )
+
+
+class TestUndo:
+    """I28, I30."""
+
+    def test_an_undo_is_the_next_version_with_everything_of_the_old_one(self):
+        after = apply(NOW_HEAD, taking_back(NOW_HEAD))
+        assert (after.version, after.parent_sha256, after.held_by) == (5, "head", "undo-run")
+        assert (after.files, after.keys, after.graphs, after.holds) == (OLD.files, OLD.keys, OLD.graphs, None)
+        assert after.undo is not None
+        assert after.undo.to_commit_id == "c3"
+
+    def test_an_undo_is_never_rebased(self):
+        """It names what it takes back: a commit that came meanwhile is not among it."""
+        meanwhile = replace(apply(NOW_HEAD, Change("ingest", add=(C,))), commit_id="c5")
+        with pytest.raises(CommitConflictError, match="moved on since the undo was planned"):
+            apply(meanwhile, taking_back(NOW_HEAD))
+
+    def test_what_the_sweep_has_condemned_does_not_come_back(self):
+        with pytest.raises(CommitConflictError, match="condemned"):
+            apply(replace(NOW_HEAD, files={B.path: B}, condemned=(A.path,)), taking_back(NOW_HEAD))
+
+    def test_an_undo_does_not_reach_below_the_floor(self):
+        with pytest.raises(CommitConflictError, match="below the floor"):
+            apply(replace(NOW_HEAD, floor=4), taking_back(NOW_HEAD))
+
+    @pytest.mark.parametrize(
+        "change",
+        [Change("ingest", add=(C,)), Change("hot-to-warm", remove=(A,)), Change("sweep", condemn=("x",))],
+        ids=lambda change: change.operation,
+    )
+    def test_a_held_shard_is_changed_by_nothing_else(self, change: Change):
+        held = replace(apply(NOW_HEAD, taking_back(NOW_HEAD)), commit_id="c5")
+        with pytest.raises(
+            ShardHeldError, match="shard 17 is held after an undo by run undo-run; `akosha release --shard 17`"
+        ):
+            apply(held, change)
+
+    def test_a_release_changes_only_who_holds_it(self):
+        held = replace(apply(NOW_HEAD, taking_back(NOW_HEAD)), commit_id="c5", sha256="five")
+        free = apply(held, Change("release", release="c5"))
+        assert (free.held_by, free.undo, free.version, free.files) == ("", None, 6, held.files)
+        assert apply(free, Change("ingest", add=(C,))).version == 7
+
+    def test_a_release_is_that_of_the_undo_that_was_looked_at(self):
+        held = replace(apply(NOW_HEAD, taking_back(NOW_HEAD)), commit_id="c5")
+        again = replace(apply(held, taking_back(held)), commit_id="c6")
+        with pytest.raises(CommitConflictError, match="not held by the undo"):
+            apply(again, Change("release", release="c5"))
+
+    def test_documents_of_undone_and_swept_shards_say_the_same_when_they_are_read(self):
+        held = replace(apply(NOW_HEAD, taking_back(NOW_HEAD)), commit_id="c5", floor=2, sweeps=3, holds=HOLD)
+        document = unseal(seal(commit_document(held)), kind="commit", key="k")
+        assert replace(parse_commit(document, key="k"), sha256="") == held
+
+    def test_a_commit_without_such_things_has_no_such_fields(self):
+        assert not {"undo", "holds", "floor", "sweeps"} & commit_document(HEAD).keys()
+
+
+class TestSweep:
+    """I31."""
+
+    def test_a_sweep_names_what_it_condemns_in_the_place_of_what_was(self):
+        swept = apply(replace(HEAD, condemned=("gone",)), Change("sweep", condemn=(C.path,)))
+        assert (swept.condemned, swept.sweeps, swept.files) == ((C.path,), 1, HEAD.files)
+        assert apply(swept, Change("ingest", remove=(A,))).condemned == (C.path,)
+
+    def test_what_the_head_names_is_not_condemned(self):
+        named = replace(HEAD, files={A.path: replace(A, removal=Removal("r1", 1, "x"))}, holds=HOLD)
+        for path in (A.path, "r1", HEAD.keys["laptop-7"].path, HOLD.path):
+            with pytest.raises(CommitConflictError, match="named again"):
+                apply(named, Change("sweep", condemn=(path,)))
+
+    @pytest.mark.parametrize("kind", ["file", "keys", "removal", "graph", "holds"])
+    def test_nothing_condemned_is_named_again(self, kind: str):
+        new_keys, new_graph = keys("k2"), graph("g2")
+        removal = Removal("r2", 1, "x")
+        change, path = {
+            "file": (Change("ingest", add=(C,)), C.path),
+            "keys": (Change("ingest", keys=((HEAD.keys["laptop-7"], new_keys),)), new_keys.path),
+            "removal": (Change("ingest", mask=((A, replace(A, removal=removal)),)), removal.path),
+            "graph": (Change("ingest", graphs=((None, new_graph),)), new_graph.path),
+            "holds": (Change("promote", holds=(None, HOLD)), HOLD.path),
+        }[kind]
+        with pytest.raises(CommitConflictError, match="condemned a staged file"):
+            apply(replace(HEAD, condemned=(path,)), change)
+
+
+def test_a_move_plans_again_when_a_promotion_has_put_records_on_hold():
+    """I32."""
+    move = Change("hot-to-warm", remove=(A,), add=(C,), holds=(None, None))
+    assert apply(HEAD, move).holds is None
+    with pytest.raises(CommitConflictError, match="records on hold have changed"):
+        apply(replace(HEAD, holds=HOLD), move)
+    assert Change("hot-to-warm", holds=(HOLD, HOLD)).empty
+    assert not Change("promote", holds=(HOLD, None)).empty

@@ -37,6 +37,8 @@ RELEASED = {
     "ingest-figures-v2": "8178ea80c1256190366715cd48f2c35708a5081f9e9c5a05803efe7b87dbbb3a",
     "int8-symmetric-v1": "41a21488895d33bcbdab3beacf2c0e9af361cb6d93845476648f93947ed684f5",
     "minhash-affine32-byte8-v1": "52eb939779a6c6831de4def51a19ff58bc7033bbc34d4b94c11a77b0da5a07ad",
+    "policy-default-v1": "97eec5789453404a09ac3675bb64ee88765fd27988f5f3e5bd9a3c7bc54463a2",
+    "policy-default-v2": "0e27c9b27b3a5db2dbd60a9318c9d73dd762cc94267a8ca7274771224755685e",
     "quality-rules-v1": "722674a7abf73cbd3c6b98af9032db6add869e1315f606c32418167d31114191",
     "rates-v1": "e60ee09578a3747a0c8d257e831936da6b5cf9c321359a6ec9c1212bf8cb6163",
     "sign-centred-v1": "9361ce1bc9aef4a6fe51085aaeeec35aa124feb9ec58c9fba59cc3427e7da014",

@@ -53,12 +53,13 @@ def _translated(error: OSError) -> AkoshaError:
 
 
 def _fail(error: AkoshaError, *, as_json: bool) -> int:
-    sys.stderr.write(f"akosha: {error}\n")
+    sys.stderr.write(f"akosha: {error.advice}\n")
     if as_json:
         answer: dict[str, Any] = {
             "ok": False,
             "error": type(error).__name__,
             "message": error.message,
+            "runbook": error.runbook,
             "context": {name: str(value) for name, value in error.context.items()},
         }
         sys.stdout.write(json.dumps(answer, indent=1) + "\n")

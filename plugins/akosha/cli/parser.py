@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import akosha
-from akosha.cli import verbs
+from akosha.cli import policy, verbs
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -32,15 +32,7 @@ def _lake_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     _verb(groups, "init", verbs.init, "create an empty lake at AKOSHA_LAKE_URL")
     _verb(groups, "status", verbs.status, "records, bytes and files per tier, backlog, quarantine, last runs")
     _verb(groups, "doctor", verbs.doctor, "check configuration, store, model, cache and pools")
-    policy = groups.add_parser("policy", help="the policy in force").add_subparsers(metavar="what", required=True)
-    _verb(policy, "show", verbs.policy_show, "print the policy in force")
-    changed = _verb(policy, "set", verbs.policy_set, "write the next policy: whether a system's absent records go away")
-    changed.add_argument(
-        "--delete-absent", action="append", default=[], metavar="SYSTEM", help="what its newest upload lacks goes away"
-    )
-    changed.add_argument(
-        "--keep-absent", action="append", default=[], metavar="SYSTEM", help="nothing goes away (the default)"
-    )
+    policy.add_verbs(groups, _verb)
 
 
 def _job_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -124,10 +116,29 @@ def _reading_verbs(groups: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--since", type=_instant, help="created at this time or later, ISO 8601, UTC if no zone is given"
     )
     search.add_argument("--until", type=_instant, help="created before this time")
+    told = _verb(groups, "explain", verbs.explain, "tell the life of one record: where it is, why, and when it moves")
+    for name, text in (("system", "system id"), ("table", "source table"), ("record", "record id")):
+        told.add_argument(name, help=text)
+    told.add_argument("--as-of", help="whether it is due at this instant, ISO 8601 (default: now)")
     export = _verb(groups, "export", verbs.export, "write every live record to Parquet files")
     export.add_argument("--out", type=Path, required=True, help="a new folder")
     fsck = _verb(groups, "fsck", verbs.fsck, "verify every commit, file, digest and invariant")
     fsck.add_argument("--read-data", action="store_true", help="also read and hash every byte")
+    scrub = _verb(groups, "scrub", verbs.scrub, "read this day's share of all stored bytes again")
+    scrub.add_argument("--cycle-days", type=int, help="days within which all are read (default: AKOSHA_SCRUB_DAYS)")
+    repair = _verb(groups, "repair", verbs.repair, "bring back what is damaged from what is still there")
+    repair.add_argument("--shard", type=int, help="only this shard, 0-255")
+    repair.add_argument(
+        "--from", dest="copy_url", default="", metavar="URL", help="a copy of the lake to take objects from"
+    )
+    repair.add_argument(
+        "--dry-run", action=argparse.BooleanOptionalAction, default=True, help="only say what would be done (default)"
+    )
+    repair.add_argument("--accept-loss", action="store_true", help="go on without records that nothing has any more")
+    proof = _verb(groups, "rebuild-proof", verbs.rebuild_proof, "replay all uploads into an empty lake and compare")
+    proof.add_argument("--out", type=Path, help="a new folder for the rebuilt lake, which is kept (default: none is)")
+    proof.add_argument("--shard", type=int, help="only this shard, 0-255")
+    proof.add_argument("--system", default="", help="only this system's shard")
     quarantine = groups.add_parser("quarantine", help="uploads set aside").add_subparsers(metavar="what", required=True)
     listing = _verb(quarantine, "list", verbs.quarantine_list, "what was set aside, by system and reason")
     listing.add_argument("--rows", action="store_true", help="uploads of which single rows were refused")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
+from akosha.errors import runbook_of
+
 Answer = dict[str, Any]
 WIDTH: Final = 100
 _SCALE: Final = (("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
@@ -84,11 +86,58 @@ def hits(answer: Answer) -> Iterator[str]:
 
 
 def fsck(answer: Answer) -> Iterator[str]:
-    """Findings and what was checked."""
-    for finding in answer["findings"]:
-        yield f"{finding['severity'].upper():8} {finding['key']}: {finding['message']}"
+    """Findings with what is recoverable and how, and what was checked."""
+    yield from _findings(answer["findings"])
     checked = ", ".join(f"{count:,} {what.replace('_', ' ')}" for what, count in answer["checked"].items())
     yield f"{'clean' if answer['ok'] else 'DAMAGE FOUND'}: checked {checked}"
+    if not answer["ok"]:
+        yield f"see {runbook_of('damage-found-by-fsck')}"
+
+
+def scrub(answer: Answer) -> Iterator[str]:
+    """What was read again, and what was found."""
+    yield from _findings(answer["findings"])
+    yield answer["message"]
+
+
+def repair(answer: Answer) -> Iterator[str]:
+    """What was brought back, what is still to be done, what is left."""
+    for item in answer["repaired"]:
+        where = f"shard {item['shard']:03d} " if item["shard"] is not None else ""
+        facts = {name: value for name, value in item.items() if name not in {"what", "key", "shard"} and value}
+        told = ", ".join(f"{name} {value}" for name, value in facts.items())
+        yield f"  {item['what']}: {where}{item['key']}{f' ({told})' if told else ''}"
+    yield from _findings(answer["findings"])
+    yield answer["message"]
+    for command in answer["commands"]:
+        yield f"  then: {command}"
+
+
+def rebuild_proof(answer: Answer) -> Iterator[str]:
+    """What was replayed and how the two lakes compare."""
+    for key in answer["uploads"]["gone"][:20]:
+        yield f"  upload that no longer exists: {key}"
+    for difference in answer["differences"]:
+        yield f"  {difference['what']}: {' / '.join(difference['key'])}: {difference['found']}"
+    yield answer["message"]
+    if answer["out"]:
+        yield f"the rebuilt lake is at {answer['out']}"
+
+
+def _findings(findings: list[Answer]) -> Iterator[str]:
+    for finding in findings:
+        where = f"shard {finding['shard']:03d} " if finding["shard"] is not None else ""
+        kind = f"{finding['kind']} " if finding["kind"] else ""
+        yield f"{finding['severity'].upper():8} {where}{kind}{finding['key']}: {finding['message']}"
+        if finding["sources"]:
+            told = ", ".join(f"{count:,} from {name}" for name, count in finding["sources"].items())
+            yield f"         {finding['records']:,} live records concerned; recoverable: {told}"
+        elif finding["severity"] == "damage":
+            yield f"         recoverable from {finding['recoverable_from']}"
+        for command in finding["commands"]:
+            yield f"         run: {command}"
+        for command in finding["alternatives"]:
+            yield f"         or: {command}"
 
 
 def _strangers(systems: dict[str, int]) -> Iterator[str]:

@@ -48,22 +48,6 @@ def doctor(options: argparse.Namespace) -> int:
     return OK if answer["ok"] else FAILED
 
 
-def policy_set(options: argparse.Namespace) -> int:
-    """Write the next policy."""
-    from akosha.jobs import reading
-
-    answer = reading.policy_set(options.delete_absent, options.keep_absent)
-    return _print(options, answer, (f"{name:18} {value}" for name, value in answer.items()))
-
-
-def policy_show(options: argparse.Namespace) -> int:
-    """The policy in force."""
-    from akosha.jobs import reading
-
-    answer = reading.policy_show()
-    return _print(options, answer, [f"{name:18} {value}" for name, value in answer.items()])
-
-
 def ingest(options: argparse.Namespace) -> int:
     """Take in what is due."""
     from akosha import jobs
@@ -202,6 +186,15 @@ def search(options: argparse.Namespace) -> int:
     return _print(options, answer, render.hits(answer))
 
 
+def explain(options: argparse.Namespace) -> int:
+    """Tell the life of one record."""
+    from akosha import jobs
+    from akosha.jobs import explained
+
+    answer = jobs.explain(options.system, options.table, options.record, as_of=options.as_of)
+    return _print(options, answer, explained.lines(answer))
+
+
 def export(options: argparse.Namespace) -> int:
     """Write every live record to Parquet."""
     from akosha.jobs import reading
@@ -221,6 +214,39 @@ def fsck(options: argparse.Namespace) -> int:
 
     answer = reading.fsck_lake(read_data=options.read_data)
     _print(options, answer, render.fsck(answer))
+    return OK if answer["ok"] else DAMAGED
+
+
+def scrub(options: argparse.Namespace) -> int:
+    """Read this day's share of all bytes again."""
+    from akosha.jobs import repair
+
+    answer = repair.scrub_lake(cycle_days=options.cycle_days)
+    _print(options, answer, render.scrub(answer))
+    return OK if answer["ok"] else DAMAGED
+
+
+def repair(options: argparse.Namespace) -> int:
+    """Bring back what is damaged."""
+    from akosha.jobs.repair import repair_lake
+
+    answer = repair_lake(
+        _run_id(),
+        shard=options.shard,
+        copy_url=options.copy_url,
+        dry_run=options.dry_run,
+        accept_loss=options.accept_loss,
+    )
+    _print(options, answer, render.repair(answer))
+    return OK if answer["ok"] else DAMAGED
+
+
+def rebuild_proof(options: argparse.Namespace) -> int:
+    """Replay all uploads into an empty lake and compare."""
+    from akosha.jobs.rebuild import prove_rebuild
+
+    answer = prove_rebuild(options.out, system=options.system, shard=options.shard)
+    _print(options, answer, render.rebuild_proof(answer))
     return OK if answer["ok"] else DAMAGED
 
 
@@ -290,6 +316,11 @@ def _run(options: argparse.Namespace, plan: dict[str, Any]) -> int:
 
 def _run_id() -> str:
     return f"cli-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+
+
+def show(options: argparse.Namespace, answer: dict[str, Any], lines: Iterable[str]) -> int:
+    """Print an answer, for a person or as JSON."""
+    return _print(options, answer, lines)
 
 
 def _print(options: argparse.Namespace, answer: dict[str, Any], lines: Iterable[str]) -> int:

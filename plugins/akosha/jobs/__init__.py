@@ -7,9 +7,11 @@ the batch labels travel between tasks.
 from akosha.jobs.backfill import plan_backfill
 from akosha.jobs.doctor import doctor
 from akosha.jobs.embed import plan_embed
+from akosha.jobs.explain import explain
 from akosha.jobs.ingest import plan_ingest, plan_replay
 from akosha.jobs.maintain import plan_maintain
 from akosha.jobs.moves import plan_move
+from akosha.jobs.policy import policy_set, policy_show
 from akosha.jobs.promote import plan_promote
 from akosha.jobs.run import finish, progress_shown, run_all, run_batch
 from akosha.jobs.status import status
@@ -18,6 +20,7 @@ from akosha.jobs.validation import plan_validate
 
 __all__ = [
     "doctor",
+    "explain",
     "finish",
     "plan_backfill",
     "plan_embed",
@@ -29,6 +32,8 @@ __all__ = [
     "plan_replay",
     "plan_undo",
     "plan_validate",
+    "policy_set",
+    "policy_show",
     "progress_shown",
     "run_all",
     "run_batch",

@@ -29,6 +29,7 @@ def doctor() -> dict[str, Any]:
     settings = Settings.from_environment()
     checks = [
         _check("lake", lambda: _lake(settings)),
+        _check("policy", lambda: _policy(settings)),
         _check("uploads", lambda: _uploads(settings)),
         _events(settings),
         _check("model", lambda: f"weights match the declared SHA-256 ({check_weights().name})"),
@@ -55,6 +56,28 @@ def _lake(settings: Settings) -> str:
     return (
         f"open, conditional create works; {len(lake.shards())} shards in use, policy {policy.number}: "
         f"hot {policy.hot_days} days, warm {policy.warm_days} days"
+    )
+
+
+def _policy(settings: Settings) -> str:
+    """What the policy in force gives up, and whether the settings it leans on fit it."""
+    policy = Lake.open(settings).policy()
+    rules = policy.rules()
+    if rules.warm_days < rules.hot_days:
+        message = (
+            f"policy {policy.number}: records leave warm after {rules.warm_days} days but hot after {rules.hot_days}: "
+            "change AKOSHA_HOT_DAYS or AKOSHA_WARM_DAYS, or `akosha policy set --warm-days`"
+        )
+        raise ConfigurationError(message, setting="AKOSHA_WARM_DAYS")
+    own = sorted(system for system in policy.systems if not policy.rules(system).archive)
+    if rules.archive and not own:
+        return f"policy {policy.number}; the archive is on: aged records keep their full text"
+    whose = "all systems" + (" but those with a rule of their own" if policy.systems else "")
+    whose = whose if not rules.archive else ", ".join(own[:5]) + (" and more" if len(own) > 5 else "")
+    return (
+        f"policy {policy.number}; the archive is OFF for {whose}. What leaves hot meanwhile is lost for good: its full text "
+        "(summaries stay), promotion back to hot, a new embedding, re-ranking in cold, its text in exports. Only the uploads "
+        "still have it"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -10,6 +11,8 @@ from typing import Any, Final
 
 from akosha.errors import UsageError
 from akosha.jobs.estimates import estimate
+from akosha.jobs.explain import explain_key
+from akosha.jobs.explained import one_line
 from akosha.jobs.plans import (
     ROWS,
     Plan,
@@ -20,21 +23,35 @@ from akosha.jobs.plans import (
     held_said,
     open_lake,
     parse_as_of,
+    policy_of_parameters,
+    policy_of_plan,
     read_plan,
     write_plan,
     writer_of,
 )
 from akosha.jobs.slices import Slice, done_after, part_of, take
-from akosha.lake.commits import Tier
 from akosha.lake.documents import Document
 from akosha.lake.lake import Lake
+from akosha.lake.policy import Source
 from akosha.tiers import hot_to_warm, warm_to_cold
 from akosha.tiers.moves import ShardMove, concerned
 
+log = logging.getLogger(__name__)
+
+LOGGED: Final = 3
 HOT_TO_WARM: Final = hot_to_warm.OPERATION
 WARM_TO_COLD: Final = warm_to_cold.OPERATION
-COUNTS: Final = ("rows", "waiting", "without_vector", "placed_by_guess", "kept_by_guess", "files", "bytes_read")
-SOURCE: Final[dict[str, Tier]] = {HOT_TO_WARM: "hot", WARM_TO_COLD: "warm"}
+COUNTS: Final = (
+    "rows", "waiting", "without_vector", "placed_by_guess", "kept_by_guess", "unarchived", "files", "bytes_read",
+)  # fmt: skip
+STAYING: Final = {
+    "pinned": "pinned",
+    "held": "held by a promotion",
+    "residence": "in the lake for too short a time",
+    "importance": "important",
+    "access": "accessed lately",
+}
+SOURCE: Final[dict[str, Source]] = {HOT_TO_WARM: "hot", WARM_TO_COLD: "warm"}
 
 
 def plan_move(  # noqa: PLR0913 - the parameters of the form
@@ -77,31 +94,33 @@ def plan_move(  # noqa: PLR0913 - the parameters of the form
     before = _parameters_of(lake, kind, continues)
     instant = datetime.fromisoformat(before["as_of"]) if before else asked
     done: dict[str, str] = before.get("done", {})
-    cutoff = _cutoff(lake, kind, instant)
+    policy, tier = policy_of_parameters(lake, before), SOURCE[kind]
     heads = [head for head in lake.heads() if only is None or head.shard in only]
     held = [head.shard for head in heads if head.held_by]
-    parts = [part_of(head.shard, concerned(head, SOURCE[kind], cutoff), done) for head in heads if not head.held_by]
+    parts = [
+        part_of(head.shard, concerned(head, tier, policy.cutoff(tier, instant, head.keys)), done)
+        for head in heads
+        if not head.held_by
+    ]
     limit = 0 if dry_run else lake.settings.move_bytes_per_run if limit_bytes is None else limit_bytes
     piece = take([part for part in parts if part], limit, done)
     work = [
-        Work(one.part.shard, one.part.rows, items=(instant - (cutoff - one.until)).isoformat() if one.until else None)
-        for one in piece.taken
+        Work(one.part.shard, one.part.rows, items=one.until.isoformat() if one.until else None) for one in piece.taken
     ]
     left = _left(piece, number=int(before.get("slice", 0)) + 1)
+    cutoff = policy.cutoff(tier, instant).isoformat(timespec="seconds")
     message = (
-        f"{kind} as of {instant.isoformat(timespec='seconds')}: {len(work)} shards hold files with records created before "
-        f"{cutoff.isoformat(timespec='seconds')}" + (" (dry run)" if dry_run else "") + _said_of_rest(left, held)
+        f"{kind} as of {instant.isoformat(timespec='seconds')} under policy {policy.number}: {len(work)} shards hold files "
+        f"with records created before {cutoff}"
+        + (", or before the line of a system with its own" if policy.systems else "")
+        + (" (dry run)" if dry_run else "")
+        + _said_of_rest(left, held)
     )
     plan = write_plan(
         lake, kind, run_id, work, unit=ROWS, message=message, as_of=instant.isoformat(), dry_run=dry_run, left=left,
-        held=held, slice=int(before.get("slice", 0)) + 1, done=done_after(done, piece.taken),
+        held=held, slice=int(before.get("slice", 0)) + 1, done=done_after(done, piece.taken), policy=policy.number,
     )  # fmt: skip
     return {**plan, "left": left}
-
-
-def _cutoff(lake: Lake, kind: str, as_of: datetime) -> datetime:
-    policy = lake.policy()
-    return policy.hot_cutoff(as_of) if kind == HOT_TO_WARM else policy.warm_cutoff(as_of)
 
 
 def _parameters_of(lake: Lake, kind: str, plan_key: str) -> dict[str, Any]:
@@ -154,24 +173,37 @@ def run_batch(lake: Lake, plan: Document, batch: int) -> Result:
     by_instant: dict[str, list[int]] = defaultdict(list)
     for part in plan["batches"][batch]:
         if part["shard"] not in held:
-            by_instant[part["items"] or plan["parameters"]["as_of"]].append(part["shard"])
+            by_instant[part["items"] or ""].append(part["shard"])
     outcomes: list[ShardMove] = []
     recalls = []
-    for instant, shards in sorted(by_instant.items()):
-        moved, recall = _move(lake, plan, shards, datetime.fromisoformat(instant))
+    for until, shards in sorted(by_instant.items()):
+        moved, recall = _move(lake, plan, shards, datetime.fromisoformat(until) if until else None)
         outcomes += moved
         recalls += [recall] if recall else []
+    _log_first(lake, plan, outcomes)
     return {"batch": batch, "shards": [asdict(outcome) for outcome in outcomes], "recalls": recalls, "held": held}
 
 
+def _log_first(lake: Lake, plan: Document, outcomes: Sequence[ShardMove]) -> None:
+    """Say of the first records concerned what `akosha explain` says, where an operator reads the log of the task."""
+    keys = [key for outcome in outcomes for key in outcome.first_records][:LOGGED]
+    for system, table, record in keys:
+        answer = explain_key(
+            lake, (system, table, record), datetime.fromisoformat(plan["parameters"]["as_of"]), history=False
+        )
+        log.info("first record: %s", one_line(answer))
+
+
 def _move(
-    lake: Lake, plan: Document, shards: Sequence[int], instant: datetime
+    lake: Lake, plan: Document, shards: Sequence[int], until: datetime | None
 ) -> tuple[list[ShardMove], dict[str, Any] | None]:
-    dry_run = bool(plan["parameters"]["dry_run"])
-    policy, writer = lake.policy(), writer_of(lake, plan)
+    instant, dry_run = datetime.fromisoformat(plan["parameters"]["as_of"]), bool(plan["parameters"]["dry_run"])
+    policy, writer = policy_of_plan(lake, plan), writer_of(lake, plan)
     if plan["job"] == WARM_TO_COLD:
-        return warm_to_cold.move_batch(lake, shards, policy, writer, as_of=instant, dry_run=dry_run), None
-    outcomes, measure = hot_to_warm.move_batch(lake, shards, policy, writer, as_of=instant, dry_run=dry_run)
+        return warm_to_cold.move_batch(lake, shards, policy, writer, as_of=instant, until=until, dry_run=dry_run), None
+    outcomes, measure = hot_to_warm.move_batch(
+        lake, shards, policy, writer, as_of=instant, until=until, dry_run=dry_run
+    )
     return outcomes, {"recall": measure.recall, "queries": measure.queries, "judged": measure.judged}
 
 
@@ -179,6 +211,8 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
     """Add up the outcomes of all batches."""
     outcomes = [outcome for result in results for outcome in result["shards"]]
     counts = {name: sum(outcome[name] for outcome in outcomes) for name in COUNTS}
+    staying = {name: sum(outcome["staying"].get(name, 0) for outcome in outcomes) for name in STAYING}
+    counts |= {f"stay_{name}": rows for name, rows in staying.items() if rows}
     recalls = [recall for result in results for recall in result["recalls"] if recall["queries"]]
     parameters = plan["parameters"]
     held = sorted({*parameters["held"], *(shard for result in results for shard in result["held"])})
@@ -186,7 +220,12 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
     message = f"{counts['rows']:,} records {'would move' if dry_run else 'moved'} {plan['job'].replace('-', ' ')}"
     if counts["waiting"]:
         message += f", {counts['waiting']:,} wait for a vector"
+    for name, rows in staying.items():
+        message += f", {rows:,} stay: {STAYING[name]}" if rows else ""
+    if counts["unarchived"]:
+        message += f", {counts['unarchived']:,} of them without their full text: the archive is off for their system"
     message += _guesses(counts, dry_run=dry_run)
+    message += f" (policy {parameters['policy']})" if parameters.get("policy") else ""
     message += held_said(outcomes)
     if recalls:
         message += f"; recall@10 at the gate {min(recall['recall'] for recall in recalls):.3f} at least"

@@ -12,6 +12,7 @@ from akosha.errors import PermanentError, UsageError
 from akosha.lake import layout
 from akosha.lake.documents import Document, seal, unseal
 from akosha.lake.lake import Lake
+from akosha.lake.policy import Policy
 from akosha.lake.shard_log import Writer
 from akosha.settings import Settings
 
@@ -52,9 +53,19 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def policy_of_plan(lake: Lake, plan: Document) -> Policy:
+    """The policy a run was planned under: one that is written meanwhile counts from the next run on."""
+    return policy_of_parameters(lake, plan["parameters"])
+
+
+def policy_of_parameters(lake: Lake, parameters: Mapping[str, Any]) -> Policy:
+    """The policy that a plan's parameters name; the newest where they name none."""
+    return lake.policy(parameters.get("policy") or None)
+
+
 def writer_of(lake: Lake, plan: Document) -> Writer:
     """Who commits in this run."""
-    return Writer(run_id=plan["run_id"], policy=lake.policy().number, now=now())
+    return Writer(run_id=plan["run_id"], policy=policy_of_plan(lake, plan).number, now=now())
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +126,7 @@ def write_plan(
         "job": job,
         "run_id": run,
         "planned_at": now().isoformat(),
-        "parameters": parameters,
+        "parameters": {"policy": lake.policy().number, **parameters},
         "message": message,
         "batches": [[{"shard": part.shard, "items": part.items} for part in batch] for batch in batches],
     }
@@ -144,6 +155,7 @@ def write_summary(lake: Lake, plan: Document, summary: Summary, shards: Iterable
         "job": plan["job"],
         "run_id": plan["run_id"],
         "finished_at": now().isoformat(),
+        "policy": plan["parameters"].get("policy"),
         "heads": heads,
         **summary,
     }

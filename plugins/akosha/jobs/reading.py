@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from akosha.embedding.model import load_encoder
-from akosha.errors import IntegrityError, ObjectMissingError, UsageError
-from akosha.jobs.plans import now, open_lake
+from akosha.errors import ObjectMissingError, UsageError
+from akosha.jobs.plans import open_lake
+from akosha.jobs.repair import open_damaged, uploads_of
 from akosha.lake import layout
 from akosha.lake.export import export
-from akosha.lake.lake import Lake
-from akosha.lake.policy import write_next_policy
 from akosha.quality.fsck import fsck
 from akosha.search.engine import search
 from akosha.search.query import SearchQuery
-from akosha.settings import Settings
 from akosha.transforms.cleaning import clean
 from akosha.uploads import quarantine
 from akosha.uploads.refused_rows import read_refused_rows, refused_rows_keys
@@ -82,32 +80,6 @@ def refused_rows_list(*, system: str = "", reason: str = "") -> list[dict[str, A
     return found
 
 
-def policy_show() -> dict[str, Any]:
-    """The policy in force, with the ages of the settings where it names none."""
-    policy = open_lake().policy()
-    return {**asdict(policy), "delete_absent": sorted(policy.delete_absent)}
-
-
-def policy_set(delete_absent: Sequence[str], keep_absent: Sequence[str]) -> dict[str, Any]:
-    """Write the next policy and return it: what it says of absent records of some systems.
-
-    Raises:
-        UsageError: no system is named, one is named for both, or one is ambiguous: a machine's upload says nothing of others'.
-    """
-    lake = open_lake(to_write=True)
-    both = set(delete_absent) & set(keep_absent)
-    if both or not (delete_absent or keep_absent):
-        message = f"name each system once, after --delete-absent or --keep-absent; found twice: {sorted(both)}"
-        raise UsageError(message)
-    shared = sorted(set(delete_absent) & lake.settings.ambiguous)
-    if shared:
-        message = f"{shared[0]} is shared by unrelated machines (AKOSHA_AMBIGUOUS_SYSTEMS): its records are never deleted by absence"
-        raise UsageError(message)
-    change = dict.fromkeys(delete_absent, True) | dict.fromkeys(keep_absent, False)
-    write_next_policy(lake.store, change, now=now())
-    return policy_show()
-
-
 def search_lake(text: str, query: SearchQuery) -> dict[str, Any]:
     """The texts nearest in meaning to `text`, exactly, over hot and warm.
 
@@ -125,8 +97,5 @@ def search_lake(text: str, query: SearchQuery) -> dict[str, Any]:
 
 def fsck_lake(*, read_data: bool) -> dict[str, Any]:
     """Verify every commit, file and invariant; with `read_data` every byte. A damaged lake.json is a finding."""
-    try:
-        lake = open_lake()
-    except IntegrityError:
-        lake = Lake.open_unidentified(Settings.from_environment())
-    return fsck(lake, read_data=read_data).document()
+    lake = open_damaged()
+    return fsck(lake, read_data=read_data, uploads=uploads_of(lake.settings)).document()

@@ -26,7 +26,7 @@ from akosha.lake import undo as lake_undo
 from akosha.lake.commits import TIERS, Commit
 from akosha.lake.documents import Document, unseal
 from akosha.lake.lake import Lake
-from akosha.lake.undo import plan_undo_of, release_shard, undo_shard, version_at
+from akosha.lake.undo import is_at, plan_undo_of, release_shard, undo_shard, version_at
 from akosha.lake.undone import undone_uploads
 
 UNDO: Final = lake_undo.UNDO
@@ -74,16 +74,22 @@ def plan_undo(  # noqa: PLR0913 - the parameters of the form
     else:
         instant = parse_as_of(to_time, force=True)
         versions = {head.shard: version_at(lake.shard(head.shard), head, instant) for head in heads}
-        targets = {head.shard: versions[head.shard] for head in heads if versions[head.shard] != head.version}
+        targets = {
+            head.shard: versions[head.shard]
+            for head in heads
+            if versions[head.shard] != head.version and not is_at(head, versions[head.shard])
+        }
     effects = [_effect(lake, head, targets[head.shard]) for head in heads if head.shard in targets]
     work = [
         Work(effect["shard"], 1, items={"to_version": effect["to_version"], "planned": effect["version"] if run else 0})
         for effect in effects
     ]
-    return write_plan(
+    cost = _estimate(lake, effects)
+    plan = write_plan(
         lake, UNDO, run_id, work, unit=SHARDS, message=_undo_message(effects, passed, dry_run=dry_run),
-        dry_run=dry_run, reason=reason, effects=effects, passed=passed, estimate=_estimate(lake, effects),
+        dry_run=dry_run, reason=reason, effects=effects, passed=passed, estimate=cost,
     )  # fmt: skip
+    return {**plan, "estimate": cost}
 
 
 def plan_release(
@@ -144,7 +150,7 @@ def _undo_one(lake: Lake, plan: Document, part: Mapping[str, Any]) -> dict[str, 
         "undone": 0,
         "moved_on": False,
     }
-    if head.operation == UNDO and head.held_by == plan["run_id"]:
+    if is_at(head, items["to_version"]):  # by an earlier attempt of this run, or by another one
         return {**outcome, "undone": head.counts["undone_commits"]}
     if items["planned"] and items["planned"] != head.version:
         return {**outcome, "moved_on": True}

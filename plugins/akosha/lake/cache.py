@@ -49,6 +49,11 @@ class FileCache:
         self._verified.add(path)
         return path
 
+    def copy_of(self, key: str, sha256: str) -> Path | None:
+        """The local copy of a file of a remote store, if there is one with exactly these bytes; the store is not asked."""
+        kept = self._kept(key, sha256)
+        return kept if _intact(kept, sha256) else None
+
     def _fetch(self, store: ObjectStore, key: str, sha256: str, kept: Path) -> None:
         with self._writing():
             kept.parent.mkdir(parents=True, exist_ok=True)

@@ -186,7 +186,7 @@ class Change:
         counts: named numbers for the operator.
         uploads: one mapping for each upload this commit holds.
         graphs: graph files, as (seen or None, new).
-        holds: the hold file, as (seen or None, new or None).
+        holds: the hold file, as (seen or None, new or None); the same twice = it must not change meanwhile.
         condemn: paths that the sweep will delete, in the place of those that were condemned.
         restore: a retained version whose files become those of the shard.
         undo: goes with `restore`: what is taken back, and why.
@@ -212,8 +212,9 @@ class Change:
     @property
     def empty(self) -> bool:
         """Whether there is nothing to publish."""
-        changed = self.add or self.remove or self.mask or self.keys or self.graphs or self.holds
-        return not (changed or self.condemn is not None or self.restore or self.release)
+        changed = self.add or self.remove or self.mask or self.keys or self.graphs
+        held = self.holds is not None and self.holds[0] != self.holds[1]
+        return not (changed or held or self.condemn is not None or self.restore or self.release)
 
 
 def apply(head: Commit, change: Change) -> Commit:

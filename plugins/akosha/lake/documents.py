@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, Final
 
 from akosha.errors import FormatVersionError, IntegrityError
 
 Document = dict[str, Any]
+
+NEWEST: Final = {"policy": 2}  # versions of formats; 1 for the others
 
 
 def render(document: Document) -> bytes:
@@ -56,7 +58,8 @@ def unseal(data: bytes, *, kind: str, key: str) -> Document:
     if name != f"akosha-{kind}" or not version.isdigit():
         message = f"expected a document of format akosha-{kind}/1, found {document.get('format')!r}"
         raise IntegrityError(message, key=key)
-    if int(version) > 1:
-        message = f"written by a newer Akosha: expected format akosha-{kind}/1, found /{version}; upgrade Akosha"
+    newest = NEWEST.get(kind, 1)
+    if int(version) > newest:
+        message = f"written by a newer Akosha: expected format akosha-{kind}/{newest}, found /{version}; upgrade Akosha"
         raise FormatVersionError(message, key=key)
     return dict(document)

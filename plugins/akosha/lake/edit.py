@@ -93,6 +93,12 @@ class ShardEdit:
         path, sha256, size = self._stage("keys", table.cast(KEYS), self._lake.store)
         self._replace_keys(KeyFile(system_id, path, table.num_rows, size, sha256, newest.isoformat(), file_sha256))
 
+    def restore_keys(self, system_id: str, table: pa.Table) -> None:
+        """Replace the key file of a system after damage: as `set_keys`, but its newest upload is read again when it comes."""
+        before = self.head.keys[system_id]
+        path, sha256, size = self._stage("keys", table.cast(KEYS), self._lake.store)
+        self._keys.append((before, KeyFile(system_id, path, table.num_rows, size, sha256, before.newest_manifest)))
+
     def confirm_keys(self, system_id: str, *, newest: datetime, file_sha256: str = "") -> None:
         """Note that a newer upload of a system holds the keys that its newest one held: the key file stays."""
         before = self.head.keys[system_id]
@@ -126,6 +132,10 @@ class ShardEdit:
             path, sha256, size = self._stage("holds", table.combine_chunks().cast(HOLDS), self._lake.store)
             after = HoldFile(path, table.num_rows, size, sha256)
         self._holds = None if after == self.head.holds else (self.head.holds, after)
+
+    def heed_holds(self) -> None:
+        """Publish only while the records on hold are those of the head: for moves, which decide by them."""
+        self._holds = self._holds or (self.head.holds, self.head.holds)
 
     def stage(self) -> None:
         """Write, verify and upload everything that is pending; nothing is visible yet."""
@@ -186,8 +196,12 @@ class ShardEdit:
     ) -> None:
         """Turn drops into removed, rewritten or masked files, and pending rows into files, merging small ones."""
         for entry, drops in edit.drops.values():
+            gone = np.unique(np.concatenate(drops))
+            if len(gone) == entry.rows:  # as a whole: neither it nor its removal list need be readable
+                remove.append(entry)
+                continue
             before = self._lake.removed(entry)
-            gone = np.unique(np.concatenate([*drops, *([] if before is None else [before])]))
+            gone = gone if before is None else np.union1d(gone, before)
             if len(gone) == entry.rows:
                 remove.append(entry)
             elif removals.worth_rewriting(entry.rows, len(gone)):

@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from akosha.errors import IntegrityError, UsageError
-from akosha.lake.columns import packed_codes
+from akosha.lake.columns import codes_of, packed_codes
 from akosha.lake.commits import TIERS, Commit, Tier
 from akosha.lake.files import ROW
 from akosha.lake.graph_export import export_graphs
 from akosha.lake.lake import Lake
+from akosha.lake.provenance import is_unarchived
 from akosha.lake.schemas import ARCHIVE, DIMENSION, HOT, KEY
 
 EXPORT: Final = pa.schema(
@@ -109,19 +110,31 @@ def _hot(rows: pa.Table) -> pa.Table:
 
 
 def _archived(rows: pa.Table, tier: Tier, archive: pa.Table, shard: int) -> pa.Table:
-    """Warm or cold rows with their archived text and codes, in key order of the archive join."""
+    """Warm or cold rows with their archived text and codes; without text those that the archive was not to take (I11)."""
     wanted = rows.select([*KEY]).append_column("at", pa.array(range(rows.num_rows)))
     numbered = archive.select([*KEY]).append_column("from", pa.array(range(archive.num_rows)))
     joined = wanted.join(numbered, list(KEY), join_type="left outer").sort_by("at")
-    if joined.column("from").null_count or joined.num_rows != rows.num_rows:
+    lacking = joined.column("from").is_null()
+    if (
+        joined.num_rows != rows.num_rows
+        or pc.any(pc.and_(lacking, pc.invert(is_unarchived(rows.column("provenance"))))).as_py()
+    ):
         message = "a record of an older tier has no archived text; run `akosha fsck`"
         raise IntegrityError(message, shard=shard, tier=tier)
     kept = archive.take(joined.column("from").combine_chunks())
+    own = _codes_of_warm(rows) if tier == "warm" else {}
     for name in _FROM_ARCHIVE:
+        column = kept.column(name)
         if name in rows.column_names:
             rows = rows.drop_columns([name])
-        rows = rows.append_column(name, kept.column(name))
+        # A record that the archive was not to take has no text, but in warm it has its own codes.
+        rows = rows.append_column(name, pc.if_else(lacking, own[name], column) if name in own else column)
     return _finished(rows, tier)
+
+
+def _codes_of_warm(rows: pa.Table) -> dict[str, pa.Array]:
+    codes, _, present = codes_of(rows.column("codes"), rows.column("scale"))
+    return {"codes": packed_codes(codes, present), "scale": rows.column("scale").combine_chunks()}
 
 
 def _finished(rows: pa.Table, tier: Tier) -> pa.Table:

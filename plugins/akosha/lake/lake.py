@@ -19,7 +19,8 @@ from akosha.lake.commits import Commit, FileEntry, GraphFile, KeyFile
 from akosha.lake.documents import seal, unseal
 from akosha.lake.graph_schema import GRAPH
 from akosha.lake.objects import ObjectStore
-from akosha.lake.policy import Policy, read_policy, write_first_policy
+from akosha.lake.policy import Policy, read_policy
+from akosha.lake.policy_documents import write_first_policy
 from akosha.lake.schemas import DIMENSION, KEYS
 from akosha.lake.shard_log import ShardLog
 from akosha.lake.stores import open_store, probe
@@ -130,9 +131,9 @@ class Lake:
         """A snapshot: the head of every shard that has one, each consistent in itself."""
         return [head for head in (self.shard(number).head() for number in self.shards()) if head.version]
 
-    def policy(self) -> Policy:
-        """The newest policy, with the ages of the settings where it names none."""
-        return read_policy(self.store, self.settings)
+    def policy(self, number: int | None = None) -> Policy:
+        """A policy, by default the newest, with the ages of the settings where it names none."""
+        return read_policy(self.store, self.settings, number)
 
     def store_of(self, entry: FileEntry) -> ObjectStore:
         """The store that holds a file."""

@@ -19,7 +19,8 @@ MAX_REPLANS: Final = 5
 def undo_shard(lake: Lake, shard: int, *, to_version: int, writer: Writer, reason: str) -> Commit:
     """Publish what a shard held at a retained version as its next version, and hold the shard.
 
-    Every other writer is refused until `release_shard`. Undoing an undo is the same: name the version before it.
+    Every other writer is refused until `release_shard`. Undoing an undo is the same: name the version before it. A shard that
+    is held at that version already stays as it is.
 
     Args:
         lake: the lake.
@@ -82,11 +83,18 @@ def plan_undo_of(lake: Lake, head: Commit, to_version: int, reason: str = "") ->
 
 
 def _try_undo(lake: Lake, head: Commit, to_version: int, writer: Writer, reason: str) -> Commit:
+    if is_at(head, to_version):
+        return head
     target, undo = plan_undo_of(lake, head, to_version, reason)
     log = lake.shard(head.shard)
     uploads = sum(len(log.read(one.version).uploads) for one in undo.undone)
     counts = {"undone_commits": len(undo.undone), "undone_uploads": uploads}
     return log.publish(head, Change(UNDO, counts=counts, restore=target, undo=undo, held_by=writer.run_id), writer)
+
+
+def is_at(head: Commit, to_version: int) -> bool:
+    """Whether a shard is held at a version by an undo to it."""
+    return head.undo is not None and head.undo.to_version == to_version
 
 
 def version_at(log: ShardLog, head: Commit, instant: datetime) -> int:

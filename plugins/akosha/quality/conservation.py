@@ -18,6 +18,7 @@ from akosha.lake.commits import TIERS, Commit, Tier
 from akosha.lake.files import ROW
 from akosha.lake.lake import Lake
 from akosha.lake.layout import shard_of
+from akosha.lake.provenance import is_unarchived
 from akosha.lake.schemas import HOT, KEY
 from akosha.lake.sql import statement
 
@@ -68,9 +69,12 @@ def measure_shard(lake: Lake, head: Commit) -> tuple[ShardFigures, pa.Table]:
         ObjectMissingError: one is missing.
     """
     listed = _listed(lake, head)
-    by_tier: dict[Tier, pa.Table] = {tier: _tier(lake, head, tier, LISTED) for tier in TIERS}
+    by_tier: dict[Tier, pa.Table] = {tier: _tier(lake, head, tier, (*LISTED, "provenance")) for tier in TIERS}
     placed = pa.concat_tables(
-        table.append_column("tier", pa.repeat(pa.scalar(tier), table.num_rows)) for tier, table in by_tier.items()
+        table.drop_columns(["provenance"])
+        .append_column("tier", pa.repeat(pa.scalar(tier), table.num_rows))
+        .append_column("unarchived", is_unarchived(table.column("provenance")))
+        for tier, table in by_tier.items()
     )
     archived = _tier(lake, head, "archive", ARCHIVED)
     with duck.connection(Path(f"shard {head.shard:03d}")) as con:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -14,6 +14,7 @@ from akosha.lake import layout
 from akosha.lake.commits import Commit, parse_commit
 from akosha.lake.documents import Document, unseal
 from akosha.lake.objects import ObjectStore
+from akosha.lake.policy_documents import turns_archive_off
 from akosha.quality.findings import FsckReport
 
 MEMOS: Final = (layout.MEMO_PREFIX, layout.QUARANTINE_PREFIX)
@@ -85,9 +86,19 @@ def check_policies(store: ObjectStore, keys: Sequence[str], report: FsckReport) 
         document = read_document(store, key, "policy", report)
         if document is not None and key != layout.policy_key(int(document.get("number", 0))):
             _misplaced(report, key, f"policy {document.get('number')}", "policy")
+        report.archive_was_off |= document is None or turns_archive_off(document)
     if not found:
         message = "there is no policy document: put back a copy of policy/00000001.json"
         report.damage("document_missing", message, key=layout.policy_key(1), kind="policy")
+
+
+def check_policy_numbers(keys: Sequence[str], named: Mapping[int, str], report: FsckReport) -> None:
+    """Every policy that a retained version was made under is there; `named` gives each number's last such version."""
+    for number, commit in sorted(named.items()):
+        key = layout.policy_key(number)
+        if key not in keys and number > 1:
+            message = f"{commit} was made under policy {number}, which is not there; put back a copy"
+            report.damage("document_missing", message, key=key, kind="policy")
 
 
 def check_memos(store: ObjectStore, keys: Sequence[str], report: FsckReport, published: Published) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
-Severity = Literal["damage", "warning"]
+from akosha.lake.commits import Commit
+
+Severity = Literal["damage", "warning", "info"]
 
 RECOVERY: Final[Mapping[str, str]] = {
     "hot": "the uploads of its systems, or an older version of the shard",
@@ -35,11 +37,16 @@ class Finding:
 
     Attributes:
         code: stable name of the kind of finding.
-        severity: damage fails the check, a warning does not.
+        severity: damage fails the check, a warning does not, an info asks for nothing.
         key: the object it is about, below the lake (or below the cold root for files of cold); empty = a whole shard.
         shard: its shard, or None.
         message: what was expected, what was found, what to do next.
-        recoverable_from: where the same facts are still kept.
+        recoverable_from: where the same facts are still kept, in general.
+        kind: what the object is, a key of `RECOVERY`.
+        records: how many live records it concerns.
+        sources: how many of them each source still has, found by looking; empty where nothing was looked for.
+        commands: what recovers it, in this order.
+        alternatives: what recovers it as well, at another price.
     """
 
     code: str
@@ -48,14 +55,35 @@ class Finding:
     shard: int | None
     message: str
     recoverable_from: str
+    kind: str = ""
+    records: int = 0
+    sources: Mapping[str, int] = field(default_factory=dict)
+    commands: tuple[str, ...] = ()
+    alternatives: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedShard:
+    """What a check learned of a shard in which something is wrong.
+
+    `commits` are the versions that can be read, newest first; `bad` the files, as (root, path), that are not what they name;
+    `keys` the names of all its commit documents, readable or not; `newest` the newest version that anything speaks of.
+    """
+
+    commits: tuple[Commit, ...]
+    bad: frozenset[tuple[str, str]]
+    keys: tuple[str, ...]
+    newest: int = 0
 
 
 @dataclass(slots=True)
 class FsckReport:
-    """Findings in the order of discovery, and counts of what was checked."""
+    """Findings in the order of discovery, counts of what was checked, and the shards in which something is wrong."""
 
     findings: list[Finding] = field(default_factory=list)
     checked: Counter[str] = field(default_factory=Counter)
+    shards: dict[int, DamagedShard] = field(default_factory=dict)
+    archive_was_off: bool = False  # by some policy: then only the rows tell what the archive must hold (I11)
 
     @property
     def ok(self) -> bool:
@@ -64,11 +92,15 @@ class FsckReport:
 
     def damage(self, code: str, message: str, *, key: str = "", shard: int | None = None, kind: str = "") -> None:
         """Add a finding of damage; `kind` names what its recovery depends on."""
-        self.findings.append(Finding(code, "damage", key, shard, message, RECOVERY.get(kind, UNKNOWN)))
+        self.findings.append(Finding(code, "damage", key, shard, message, RECOVERY.get(kind, UNKNOWN), kind))
 
     def warn(self, code: str, message: str, *, key: str = "", shard: int | None = None) -> None:
         """Add a warning."""
         self.findings.append(Finding(code, "warning", key, shard, message, ""))
+
+    def note(self, code: str, message: str, *, key: str = "", shard: int | None = None) -> None:
+        """Add a fact that an operator wants to know and that is not wrong."""
+        self.findings.append(Finding(code, "info", key, shard, message, ""))
 
     def document(self) -> dict[str, Any]:
         """JSON form."""

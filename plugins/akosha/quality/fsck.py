@@ -15,9 +15,11 @@ from akosha.errors import IntegrityError, ObjectMissingError
 from akosha.lake import layout
 from akosha.lake.commits import Commit
 from akosha.lake.lake import Lake
+from akosha.lake.objects import ObjectStore
 from akosha.quality import documents, invariants
-from akosha.quality.findings import FsckReport
+from akosha.quality.findings import DamagedShard, FsckReport
 from akosha.quality.graph_files import check_graphs
+from akosha.quality.recovery import advise
 from akosha.quality.stored_files import Inventory, NamedFile, named_files
 
 log = logging.getLogger(__name__)
@@ -25,13 +27,14 @@ log = logging.getLogger(__name__)
 KNOWN: Final = (layout.LAKE, layout.POLICY_PREFIX, "shards/", *documents.MEMOS, documents.RUNS)
 
 
-def fsck(lake: Lake, *, read_data: bool) -> FsckReport:
+def fsck(lake: Lake, *, read_data: bool, uploads: ObjectStore | None = None) -> FsckReport:
     """Verify a lake; nothing is changed.
 
     Args:
         lake: which. Jobs may run meanwhile.
         read_data: also read every tier, key, archive and removal file of every retained version, once each, and check
             the records of every head against each other.
+        uploads: where uploads come from, to say what can be had from them; None = not known.
 
     Raises:
         StoreUnavailableError, ConfigurationError: the store does not answer. Whatever is wrong with the lake itself is
@@ -46,14 +49,23 @@ def fsck(lake: Lake, *, read_data: bool) -> FsckReport:
     documents.check_memos(lake.store, keys, report, published)
     documents.check_runs(lake.store, keys, report, published)
     named: dict[tuple[str, str], NamedFile] = {}
+    policies: dict[int, str] = {}
     commit_keys = _commit_keys(keys)
     for shard in sorted({*commit_keys, *published.versions}):
         commits = documents.read_commits(lake.store, shard, commit_keys.get(shard, []), report)
+        policies |= {commit.policy: layout.commit_key(shard, commit.version) for commit in commits if commit.policy}
         published.check(lake.store, shard, commits, report)
         documents.check_refused_rows(lake.store, commits, report)
         files = named_files(commits, report)
         named |= files
-        _check_shard(lake, inventory, commits, files, report, read_data=read_data)
+        bad = _check_shard(lake, inventory, commits, files, report, read_data=read_data)
+        if bad or any(found.shard == shard and found.severity == "damage" for found in report.findings):
+            spoken_of = [*published.versions.get(shard, ()), *_numbers(commit_keys.get(shard, []))]
+            report.shards[shard] = DamagedShard(
+                tuple(commits), frozenset(bad), tuple(commit_keys.get(shard, ())), max(spoken_of, default=0)
+            )
+    documents.check_policy_numbers(keys, policies, report)
+    advise(lake, report, uploads)
     inventory.report_strangers(named, KNOWN, report)
     log.info("fsck ok=%s findings=%d checked=%s", report.ok, len(report.findings), dict(report.checked))
     return report
@@ -76,16 +88,23 @@ def _check_shard(
     report: FsckReport,
     *,
     read_data: bool,
-) -> None:
+) -> set[tuple[str, str]]:
+    """Check the files of a shard and the records of its head; the places of the files that are not sound."""
     sound = inventory.check_present(lake, files, report)
     if read_data:
         sound &= {place for place in sorted(sound) if inventory.check_bytes(lake, files[place], report)}
+    bad = set(files) - sound
     if not commits:
-        return
+        return bad
     head = commits[0]
     invariants.check_counts(head, report)
     if read_data and all(place in sound for place in named_files([head], FsckReport())):
         _check_records(lake, head, report)
+    return bad
+
+
+def _numbers(keys: Sequence[str]) -> list[int]:
+    return [parsed[1] for parsed in map(layout.parse_commit_key, keys) if parsed is not None]
 
 
 def _check_records(lake: Lake, head: Commit, report: FsckReport) -> None:

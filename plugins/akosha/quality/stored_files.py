@@ -46,7 +46,7 @@ def named_files(commits: Iterable[Commit], report: FsckReport) -> dict[Place, Na
     """Every file that some versions name, once; a finding when two versions disagree about one."""
     found: dict[Place, NamedFile] = {}
     for commit in commits:
-        for file in _files_of(commit):
+        for file in files_of(commit):
             known = found.setdefault(file.place, file)
             known.versions.add(commit.version)
             if known != file:
@@ -55,7 +55,8 @@ def named_files(commits: Iterable[Commit], report: FsckReport) -> dict[Place, Na
     return found
 
 
-def _files_of(commit: Commit) -> Iterator[NamedFile]:
+def files_of(commit: Commit) -> Iterator[NamedFile]:
+    """Every file that one version names: tiers, archive, removal lists, key files, graphs."""
     for entry in commit.files.values():
         yield _named(entry, entry.root, entry.tier, commit.shard)
         if entry.removal is not None:

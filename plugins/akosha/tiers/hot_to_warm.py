@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from akosha.errors import CommitConflictError, IntegrityError, RecallGateError, ShardHeldError
 from akosha.lake.columns import codes_column, packed_codes, vectors_of
-from akosha.lake.commits import FileEntry
 from akosha.lake.edit import edit_shard
 from akosha.lake.files import ROW, verify_content
 from akosha.lake.lake import Lake
@@ -27,7 +26,8 @@ from akosha.lake.policy import Policy
 from akosha.lake.provenance import about
 from akosha.lake.schemas import ARCHIVE, DIMENSION, WARM
 from akosha.lake.shard_log import Writer
-from akosha.tiers.moves import MAX_REPLANS, ShardMove, StagedMove, concerned, held_shards
+from akosha.tiers.due import Due
+from akosha.tiers.moves import MAX_REPLANS, ShardMove, StagedMove, concerned, due_rows, held_shards
 from akosha.transforms.quantization import dequantize, quantize
 from akosha.transforms.recall import RecallMeasure, measure_gate
 
@@ -60,23 +60,17 @@ class GateSample:
         return measure_gate(vectors, decoded, self._digests)
 
 
-@dataclass(frozen=True, slots=True)
-class Ages:
-    """The instants a move decides with. A record without a vector waits until it is older than `patience`."""
-
-    cutoff: datetime
-    patience: datetime
-
-    @classmethod
-    def of(cls, policy: Policy, as_of: datetime) -> Ages:
-        """Cutoffs of `policy` at `as_of`."""
-        return cls(policy.hot_cutoff(as_of), policy.patience_cutoff(as_of))
-
-
-def move_batch(
-    lake: Lake, shards: Sequence[int], policy: Policy, writer: Writer, *, as_of: datetime, dry_run: bool = False
+def move_batch(  # noqa: PLR0913 - what, by which policy, as of when
+    lake: Lake,
+    shards: Sequence[int],
+    policy: Policy,
+    writer: Writer,
+    *,
+    as_of: datetime,
+    until: datetime | None = None,
+    dry_run: bool = False,
 ) -> tuple[list[ShardMove], RecallMeasure]:
-    """Move what is due in some shards.
+    """Move what is due in some shards; with `until` only records created before it.
 
     Returns:
         one outcome for each shard, and the recall measured over all of them.
@@ -85,10 +79,9 @@ def move_batch(
         RecallGateError: recall@10 is below AKOSHA_RECALL_FLOOR; nothing of the batch was committed.
         IntegrityError: a source or a read-back does not match; nothing of the shard was committed.
     """
-    ages = Ages.of(policy, as_of)
     sample = GateSample()
     with ExitStack() as stack:
-        mover = _Mover(lake, ages, policy, stack, dry_run)
+        mover = _Mover(lake, as_of, until, policy, stack, dry_run)
         held, free = held_shards(lake, shards)
         staged = [mover.stage(shard, sample) for shard in free]
         measure = mover.judge(sample, free)
@@ -101,7 +94,8 @@ class _Mover:
     """One batch at work. `stack` keeps the scratch folders of staged files until the batch is done."""
 
     lake: Lake
-    ages: Ages
+    as_of: datetime
+    until: datetime | None
     policy: Policy
     stack: ExitStack
     dry_run: bool
@@ -110,20 +104,25 @@ class _Mover:
         """Write and verify what is due in one shard; nothing is visible yet. A dry run writes nothing."""
         head = self.lake.shard(shard).head()
         edit = self.stack.enter_context(edit_shard(self.lake, head, about()))
+        edit.heed_holds()
         outcome = ShardMove(shard, head.version)
-        for entry in concerned(head, "hot", self.ages.cutoff):
-            due, waiting = _due_rows(self.lake, entry, self.ages)
-            outcome.waiting += waiting
-            if not due.num_rows:
+        leaving = Due(self.lake, head, self.policy, "hot", self.as_of, self.until)
+        for entry in concerned(head, "hot", leaving.cutoff):
+            found = due_rows(self.lake, entry, leaving)
+            outcome.stay(found.staying)
+            if not found.due.num_rows:
                 continue
+            archived = leaving.archiving(found.due)
+            due = archived.rows
             verify_content(due.column("content"), due.column("content_sha256"), where=entry.path)
-            warm, archive = transform(due, self.policy.audit_share, sample)
-            outcome.add(entry, due, without_vector=due.column("embedding").null_count, cutoff=self.ages.cutoff)
+            warm, archive = transform(due, archived.audit_share, sample)
+            outcome.add(entry, due, leaving, without_vector=due.column("embedding").null_count)
+            outcome.unarchived += int((~archived.kept).sum())
             if not self.dry_run:
                 edit.put("warm", warm)
-                edit.put("archive", archive)
+                edit.put("archive", archive.filter(pa.array(archived.kept)))
                 edit.drop(entry, due.column(ROW).to_numpy())
-        outcome.count_kept(self.lake, head, "hot", self.ages.cutoff)
+        outcome.count_kept(self.lake, head, leaving)
         edit.stage()
         return StagedMove(edit, outcome)
 
@@ -168,7 +167,7 @@ class _Mover:
         return move.outcome
 
 
-def transform(due: pa.Table, audit_share: float, sample: GateSample) -> tuple[pa.Table, pa.Table]:
+def transform(due: pa.Table, audit_share: float | NDArray[np.float64], sample: GateSample) -> tuple[pa.Table, pa.Table]:
     """Warm and archive rows (schemas ``WARM`` and ``ARCHIVE``) of hot rows, in their order.
 
     Raises:
@@ -195,17 +194,10 @@ def transform(due: pa.Table, audit_share: float, sample: GateSample) -> tuple[pa
     return warm.select(WARM.names), archive.select(ARCHIVE.names)
 
 
-def in_audit_sample(digests: Sequence[bytes], share: float) -> NDArray[np.bool_]:
-    """Which records keep their FLOAT vector: those whose digest, read as a number in 0-1, is below `share`."""
-    return np.array([int.from_bytes(digest[:4], "big") < share * 2**32 for digest in digests], dtype=bool)
-
-
-def _due_rows(lake: Lake, entry: FileEntry, ages: Ages) -> tuple[pa.Table, int]:
-    """Rows to move, and how many of that age still wait for a vector."""
-    rows = lake.rows(entry, before=ages.cutoff)
-    patient = pc.less(rows.column("created_at"), pa.scalar(ages.patience, pa.timestamp("us", tz="UTC")))
-    due = rows.filter(pc.or_(pc.is_valid(rows.column("embedding")), patient))
-    return due, rows.num_rows - due.num_rows
+def in_audit_sample(digests: Sequence[bytes], share: float | NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which records keep their FLOAT vector: those whose digest, read as a number in 0-1, is below `share`, or theirs of it."""
+    numbers = np.frombuffer(b"".join(digest[:4] for digest in digests), ">u4").astype(np.float64)
+    return np.asarray(numbers < share * 2.0**32, dtype=bool)
 
 
 def _check_bound(vectors: NDArray[np.float32], decoded: NDArray[np.float32], scales: NDArray[np.float32]) -> None:

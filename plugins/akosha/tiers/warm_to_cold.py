@@ -5,7 +5,7 @@ Full text and INT8 codes stay in the archive, which this move does not touch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -23,31 +23,43 @@ from akosha.lake.policy import Policy
 from akosha.lake.provenance import about
 from akosha.lake.schemas import COLD, SIGN_BYTES
 from akosha.lake.shard_log import Writer
-from akosha.tiers.moves import MAX_REPLANS, ShardMove, concerned
+from akosha.tiers.due import Due
+from akosha.tiers.moves import MAX_REPLANS, ShardMove, concerned, due_rows
 from akosha.transforms.quantization import dequantize
 from akosha.transforms.signs import sign_bits
 
 OPERATION: Final = "warm-to-cold"
 
 
-def move_batch(
-    lake: Lake, shards: Sequence[int], policy: Policy, writer: Writer, *, as_of: datetime, dry_run: bool = False
+def move_batch(  # noqa: PLR0913 - what, by which policy, as of when
+    lake: Lake,
+    shards: Sequence[int],
+    policy: Policy,
+    writer: Writer,
+    *,
+    as_of: datetime,
+    until: datetime | None = None,
+    dry_run: bool = False,
 ) -> list[ShardMove]:
-    """Move what is due in some shards; one outcome for each.
+    """Move what is due in some shards, with `until` only records created before it; one outcome for each.
 
     Raises:
         IntegrityError: a source or a read-back does not match; nothing of the shard was committed.
         CommitConflictError: other writers made the plan obsolete `MAX_REPLANS` times in a row.
     """
-    cutoff = policy.warm_cutoff(as_of)
-    return [_move_shard(lake, shard, cutoff, writer, dry_run=dry_run) for shard in shards]
+
+    def due(head: Commit) -> Due:
+        return Due(lake, head, policy, "warm", as_of, until)
+
+    return [_move_shard(lake, shard, due, writer, dry_run=dry_run) for shard in shards]
 
 
-def _move_shard(lake: Lake, shard: int, cutoff: datetime, writer: Writer, *, dry_run: bool) -> ShardMove:
+def _move_shard(lake: Lake, shard: int, due: Callable[[Commit], Due], writer: Writer, *, dry_run: bool) -> ShardMove:
     attempt = 1
     while True:
         try:
-            return _try_shard(lake, lake.shard(shard).head(), cutoff, writer, dry_run=dry_run)
+            head = lake.shard(shard).head()
+            return _try_shard(lake, head, due(head), writer, dry_run=dry_run)
         except ShardHeldError as held:
             return ShardMove(shard, waits_for=held.message)
         except CommitConflictError:
@@ -56,18 +68,21 @@ def _move_shard(lake: Lake, shard: int, cutoff: datetime, writer: Writer, *, dry
             attempt += 1
 
 
-def _try_shard(lake: Lake, head: Commit, cutoff: datetime, writer: Writer, *, dry_run: bool) -> ShardMove:
+def _try_shard(lake: Lake, head: Commit, leaving: Due, writer: Writer, *, dry_run: bool) -> ShardMove:
     outcome = ShardMove(head.shard, head.version)
     with edit_shard(lake, head, about()) as edit:
-        for entry in concerned(head, "warm", cutoff):
-            due = lake.rows(entry, before=cutoff)
+        edit.heed_holds()
+        for entry in concerned(head, "warm", leaving.cutoff):
+            found = due_rows(lake, entry, leaving)
+            outcome.stay(found.staying)
+            due = found.due
             if not due.num_rows:
                 continue
-            outcome.add(entry, due, without_vector=due.column("codes").null_count, cutoff=cutoff)
+            outcome.add(entry, due, leaving, without_vector=due.column("codes").null_count)
             if not dry_run:
                 edit.put("cold", transform(due))
                 edit.drop(entry, due.column(ROW).to_numpy())
-        outcome.count_kept(lake, head, "warm", cutoff)
+        outcome.count_kept(lake, head, leaving)
         outcome.version = edit.publish(OPERATION, writer, counts=outcome.counts()).version
     return outcome
 

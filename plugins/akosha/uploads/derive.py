@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,13 +18,14 @@ from akosha.uploads.prepare import FetchedUpload
 from akosha.uploads.texts import WantedRows
 
 
-def provenance_of(upload: FetchedUpload) -> str:
-    """The provenance of every record of an upload."""
+def provenance_of(upload: FetchedUpload, ingested: datetime) -> str:
+    """The provenance of every record of an upload that is taken in at `ingested`."""
     return record_provenance(
         upload=upload.ref.manifest_key,
         etag=upload.ref.etag,
         file_sha256=upload.file_sha256,
         manifest_time=upload.manifest.timestamp.isoformat(),
+        ingested_on=ingested.astimezone(UTC).date().isoformat(),
     )
 
 

@@ -154,7 +154,7 @@ class Ingester:
         if head.held_by:
             outcome.held, outcome.waits_for = len(refs), held_sentence(head)
             return outcome
-        policy = self.lake.policy()
+        policy = self.lake.policy(self.writer.policy or None)
         good: list[tuple[UploadRef, datetime]] = []
         for round_refs in rounds(refs):
             with ExitStack() as stack:
@@ -305,7 +305,7 @@ class Ingester:
         self, edit: ShardEdit, upload: _Upload, prepared: PreparedUpload, wanted: pa.Table
     ) -> list[WantedRows]:
         """Put new and changed records into hot; returns the rows whose details live records take."""
-        provenance = provenance_of(upload.fetched)
+        provenance = provenance_of(upload.fetched, self.writer.now)
         upload.vectors, upload.written = RowFaults(), 0
         details = []
         for rows in wanted_rows(prepared, wanted, self.sandbox, upload.vectors):
