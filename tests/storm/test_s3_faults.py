@@ -25,7 +25,7 @@ FAULTS: Final[dict[str, dict[str, Any]]] = {
     "connection reset": {"action": "reset"},
     "reset in a request's body": {"action": "reset-request", "method": "PUT"},
     "reset in an answer's body": {"action": "reset-answer", "method": "GET"},
-    "truncated answer": {"action": "truncate", "method": "GET"},
+    "truncated answer": {"action": "truncate", "method": "GET", "share": 0.05},
     "flipped answer": {"action": "flip", "method": "GET"},
     "flipped request": {"action": "flip-request", "method": "PUT"},
     "lost answer": {"action": "lose"},

@@ -25,6 +25,7 @@ from tests.support.failures import Failure
 from tests.support.installation import Installation
 from tests.support.mutation_corpus import SmallSandbox
 from tests.support.scenarios import SCENARIOS, Scenario, described, installed
+from tests.support.storm_machine import play
 
 from akosha.errors import AkoshaError, ConfigurationError, RetryableError
 from akosha.jobs import reading
@@ -58,6 +59,7 @@ def run(request: dict[str, Any]) -> Any:
         "weather": weather,
         "objects": objects,
         "spoil": spoil,
+        "machine": play,
     }[request["do"]](request)
 
 
