@@ -20,7 +20,7 @@ from tests.support.scoreboard import BOARD, LONG
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 FROZEN_AT = ["before commit", "before upload", "after link", "before descent", "after file write"]
-JOBS = ["ingest", "hot to warm", "embed"]
+JOBS = ["ingest", "hot to warm"]
 BESIDE = ["embed", "ingest", "hot to warm", "warm to cold", "sweep"]
 
 
