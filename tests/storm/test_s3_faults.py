@@ -21,7 +21,7 @@ LISTS: Final = {"method": "GET", "path": "list-type=2"}
 FAULTS: Final[dict[str, dict[str, Any]]] = {
     "500": {"action": "answer", "status": 500, "code": "InternalError"},
     "503 SlowDown": {"action": "answer", "status": 503, "code": "SlowDown"},
-    "timeout": {"action": "timeout", "share": 0.02},
+    "timeout": {"action": "timeout", "share": 0.03},
     "connection reset": {"action": "reset"},
     "reset in a request's body": {"action": "reset-request", "method": "PUT"},
     "reset in an answer's body": {"action": "reset-answer", "method": "GET"},
@@ -69,7 +69,7 @@ def test_a_fault_of_the_network_changes_no_record(
     for name in names:
         request = _request("weather", name, stages, s3_server, proxy.url)
         requests.append({**request, "export": calm[name], "attempts": ATTEMPTS})
-        rule = {"share": SHARE, "count": ALWAYS, "chance": drawn(f"{fault} {len(rules)}"), **FAULTS[fault]}
+        rule = {"share": SHARE, "first": 2, "count": ALWAYS, "chance": drawn(f"{fault} {len(rules)}"), **FAULTS[fault]}
         rule["path"] = f"/{request['bucket']}" + (f"?{LISTS['path']}" if "path" in FAULTS[fault] else "")
         rules.append(Rule(**rule))
     proxy.rules[:] = rules

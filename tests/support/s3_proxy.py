@@ -51,7 +51,7 @@ class Rule:
         status: for ``answer``.
         code: the S3 error code of an answer.
         seconds: for ``timeout``.
-        share: of the matching requests that is spoiled, drawn from `chance`.
+        share: of the matching requests after the first that is spoiled, drawn from `chance`.
         spoiled: how many requests were spoiled so far.
     """
 
@@ -75,7 +75,7 @@ class Rule:
             return False
         self.seen += 1
         chosen = self.seen >= self.first and (self.count == ALWAYS or self.seen < self.first + self.count)
-        chosen = chosen and (self.share == 1 or self.chance.random() < self.share)
+        chosen = chosen and (self.seen == self.first or self.share == 1 or self.chance.random() < self.share)
         self.spoiled += chosen
         return chosen
 
