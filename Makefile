@@ -3,7 +3,7 @@ SHELL := bash
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test mutations lint format bench graph clean
+.PHONY: help setup lock demo test mutations storm lint format bench graph clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,8 +20,11 @@ demo: setup  ## uploads to search through a real Airflow on 127.0.0.1, until Ctr
 test: setup  ## lint, types, contracts and all tests; stops at the first failure
 	@bash deploy/test.sh
 
-mutations: setup  ## the long form of the tests in tests/storm: 5,000 damaged uploads and 200 histories, with a scoreboard (half an hour)
-	@MUTATIONS=5000 HISTORIES=200 $(BIN)/pytest -q -s tests/storm
+mutations: setup  ## 5,000 damaged uploads and 200 histories, with a scoreboard (half an hour)
+	@MUTATIONS=5000 HISTORIES=200 $(BIN)/pytest -q -s tests/storm/test_mutations.py tests/storm/test_histories.py
+
+storm: setup  ## crashes, faults, races and damage in their long form, with a scoreboard (BOARD=file keeps it; under 50 minutes on two cores)
+	@STORM=1 STORM_BOARD=$(abspath $(BOARD)) $(BIN)/pytest -q $(addprefix tests/storm/test_,crashes.py s3_faults.py races.py damage.py machine.py)
 
 lint: setup  ## only the checks that run no code
 	@bash deploy/test.sh --lint-only

@@ -23,7 +23,7 @@ from akosha.errors import (
 )
 from akosha.lake.local_store import LocalStore
 from akosha.lake.objects import ObjectStore
-from akosha.lake.s3_store import S3Store, make_client
+from akosha.lake.s3_store import READ_ATTEMPTS, S3Store, make_client
 from akosha.lake.stores import open_store, probe
 from akosha.settings import Settings
 
@@ -369,3 +369,34 @@ def test_a_local_file_that_cannot_be_used_is_not_the_stores_fault(s3_server: str
             attempt()
         assert caught.value.context["setting"] == "AKOSHA_CACHE_DIR"
     assert store.get("file") == b"bytes"
+
+
+@pytest.mark.parametrize("action", ["flip", "truncate"])
+def test_bytes_spoiled_on_the_way_are_read_again(proxy, behind, tmp_path, action):
+    """I3: what carries no digest of its own is held to the MD5 in its ETag."""
+    store = behind()
+    store.put("manifest.json", b"0123456789" * 100)
+    rule = proxy.rule(action, method="GET", count=1)
+    assert store.get("manifest.json") == b"0123456789" * 100
+    assert rule.spoiled == 1
+    again = proxy.rule(action, method="GET", count=1)
+    store.download("manifest.json", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"0123456789" * 100
+    assert again.spoiled == 1
+
+
+def test_bytes_that_differ_at_every_read_are_refused(proxy, behind):
+    store = behind()
+    store.put("manifest.json", bytes(5_000))
+    proxy.rule("flip", method="GET", count=ALWAYS)
+    with pytest.raises(StoreUnavailableError, match="other bytes at every read"):
+        store.get("manifest.json")
+
+
+def test_an_etag_that_is_no_md5_is_set_aside_when_all_reads_agree(proxy, behind):
+    """Gateways exist whose ETags look like MD5 and are none."""
+    store = behind()
+    store.put("manifest.json", bytes(5_000))
+    rule = proxy.rule("truncate", method="GET", count=ALWAYS)
+    assert store.get("manifest.json") == bytes(2_500)
+    assert rule.spoiled == READ_ATTEMPTS

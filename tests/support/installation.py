@@ -20,6 +20,7 @@ import pytest
 from akosha import jobs
 from akosha.cli.main import main
 from akosha.jobs import reading
+from akosha.lake.export import EXPORT
 from akosha.lake.lake import Lake
 from akosha.lake.objects import ObjectStore
 from akosha.lake.stores import open_store
@@ -91,7 +92,7 @@ class Installation:
         files = sorted(out.glob("*.parquet"))
         tables = [pq.read_table(file) for file in files]
         order = [(name, "ascending") for name in ("system_id", "source_table", "record_id")]
-        return pa.concat_tables(tables).sort_by(order)
+        return pa.concat_tables([EXPORT.empty_table(), *tables]).sort_by(order)
 
     def quarantine(self) -> dict[str, dict[str, Any]]:
         """Memos of uploads set aside, by system."""

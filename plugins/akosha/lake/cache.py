@@ -13,6 +13,7 @@ from math import inf
 from pathlib import Path
 
 from akosha.errors import ConfigurationError, DiskFullError, IntegrityError, ObjectMissingError
+from akosha.lake.failpoints import around
 from akosha.lake.files import sha256_of
 from akosha.lake.objects import ObjectStore
 
@@ -60,7 +61,8 @@ class FileCache:
         try:
             store.download(key, fetched)
             check_digest(fetched, sha256, key=key)
-            fetched.replace(kept)
+            with around("keep"):
+                fetched.replace(kept)
         finally:
             fetched.unlink(missing_ok=True)
 
@@ -68,23 +70,25 @@ class FileCache:
         """Keep a file just uploaded, so that it need not be fetched again. `path` is gone afterwards."""
         if store.local_path(key) is None:
             kept = self._kept(key, sha256)
-            with self._writing():
+            with self._writing(), around("adopt"):
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 path.replace(kept)
         else:
-            path.unlink()
+            with around("adopt"):
+                path.unlink()
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A private folder for work in progress, removed at the end."""
         parent = self._folder / "scratch"
-        with self._writing():
+        with self._writing(), around("scratch"):
             parent.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(dir=parent))
         try:
             yield folder
         finally:
-            shutil.rmtree(folder)
+            with around("scratch removal"):
+                shutil.rmtree(folder)
 
     def clear_scratch(self, *, before: datetime) -> int:
         """Remove private folders in which nothing has been written since an instant: those of killed processes.

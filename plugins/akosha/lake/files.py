@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from akosha.errors import DiskFullError, IntegrityError
 from akosha.lake import duck
+from akosha.lake.failpoints import around
 from akosha.lake.schemas import BY_TIER
 from akosha.lake.sql import statement
 
@@ -36,6 +37,7 @@ ZSTD_LEVEL: Final = 1
 COLD_ZSTD_LEVEL: Final = 3  # fingerprints, most of a cold row: 370 bytes instead of 420, for 11 us of CPU a row
 
 
+@around("file write")
 def write(table: pa.Table, path: Path, *, kind: str, about: dict[str, str]) -> None:
     """Write `table` to a new file and close it.
 
@@ -83,6 +85,7 @@ def read_about(path: Path, *, kind: str) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in metadata.items() if not key.startswith(b"ARROW")}
 
 
+@around("file read back")
 def verify_written(table: pa.Table, path: Path, *, kind: str) -> None:
     """Reopen a file just written and compare every value of every row with what was meant.
 
@@ -142,6 +145,7 @@ def _bytes_of(texts: pa.Array) -> Iterator[memoryview]:
     return (whole[start:end] for start, end in itertools.pairwise(ends))
 
 
+@around("hash")
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, hex, read in blocks of 1 MiB."""
     digest = hashlib.sha256()

@@ -13,6 +13,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from akosha.errors import ConfigurationError, DiskFullError, ObjectMissingError
+from akosha.lake.failpoints import around, point
 from akosha.lake.objects import ObjectInfo, Requests
 
 HIDDEN = "."
@@ -37,7 +38,8 @@ class LocalStore:
         with self._temporary(key) as (temporary, final):
             _write_synced(temporary, data)
             try:
-                os.link(temporary, final)
+                with around("link"):
+                    os.link(temporary, final)
             except FileExistsError:
                 return False
         _sync_folder(final.parent)
@@ -48,7 +50,8 @@ class LocalStore:
         self.requests.others += 1
         with self._temporary(key) as (temporary, final):
             _write_synced(temporary, data)
-            temporary.replace(final)
+            with around("rename"):
+                temporary.replace(final)
         _sync_folder(final.parent)
 
     def upload(self, key: str, path: Path) -> None:
@@ -56,20 +59,22 @@ class LocalStore:
         self.requests.others += 1
         with self._temporary(key) as (temporary, final):
             try:
-                os.link(path, temporary)
+                with around("upload"):
+                    os.link(path, temporary)
             except OSError as error:
                 if error.errno not in {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK}:
                     raise
                 shutil.copyfile(path, temporary)
-            with temporary.open("rb") as file:
+            with temporary.open("rb") as file, around("fsync"):
                 os.fsync(file.fileno())
-            os.link(temporary, final)
+            with around("link"):
+                os.link(temporary, final)
         _sync_folder(final.parent)
 
     def get(self, key: str) -> bytes:
         """Read a whole file."""
         self.requests.others += 1
-        with self._reading(key):
+        with self._reading(key), around("read"):
             return self._file(key).read_bytes()
 
     def download(self, key: str, path: Path, *, etag: str = "") -> None:
@@ -81,7 +86,8 @@ class LocalStore:
                 message = "the object changed while it was read; it is read again in the next run"
                 raise ObjectMissingError(message, key=key, store=self.url)
             try:
-                shutil.copyfile(self._file(key), path)
+                with around("download"):
+                    shutil.copyfile(self._file(key), path)
             except OSError as error:
                 if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
                     raise
@@ -91,11 +97,13 @@ class LocalStore:
     def stat(self, key: str) -> ObjectInfo | None:
         """Size and times of a file."""
         self.requests.others += 1
-        return self._look(key)
+        with around("stat"):
+            return self._look(key)
 
     def list(self, prefix: str, *, start_after: str = "", limit: int = 0) -> Iterator[ObjectInfo]:
         """Walk the folder that holds `prefix`, in order of keys."""
         self.requests.lists += 1
+        point("list")
         folder = self.root / prefix if prefix.endswith("/") or not prefix else (self.root / prefix).parent
         keys = sorted(key for key in self._keys(folder) if key.startswith(prefix) and key > start_after)
         for key in keys[:limit] if limit else keys:
@@ -106,6 +114,7 @@ class LocalStore:
     def list_folders(self, prefix: str) -> Sequence[str]:
         """Folders directly below `prefix` in which some file lies, however deep."""
         self.requests.lists += 1
+        point("list")
         try:
             with self._reading(prefix), os.scandir(self.root / prefix) as entries:
                 names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(HIDDEN))
@@ -116,7 +125,8 @@ class LocalStore:
     def delete(self, key: str) -> None:
         """Unlink a file."""
         self.requests.others += 1
-        (self.root / key).unlink(missing_ok=True)
+        with around("delete"):
+            (self.root / key).unlink(missing_ok=True)
 
     def local_path(self, key: str) -> Path | None:
         """The file itself."""
@@ -185,9 +195,11 @@ class LocalStore:
 
 def _write_synced(path: Path, data: bytes) -> None:
     with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        with around("write"):
+            file.write(data)
+            file.flush()
+        with around("fsync"):
+            os.fsync(file.fileno())
 
 
 def _make_folders(folder: Path) -> None:
@@ -197,7 +209,8 @@ def _make_folders(folder: Path) -> None:
         folder = folder.parent
     for path in reversed(missing):
         try:
-            path.mkdir(exist_ok=True)
+            with around("mkdir"):
+                path.mkdir(exist_ok=True)
         except FileExistsError as error:
             raise NotADirectoryError(errno.ENOTDIR, "a file is in the way", str(path)) from error
         _sync_folder(path.parent)
@@ -206,7 +219,8 @@ def _make_folders(folder: Path) -> None:
 def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(handle)
+        with around("fsync folder"):
+            os.fsync(handle)
     finally:
         os.close(handle)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from akosha.errors import (
     AkoshaError,
@@ -14,6 +17,7 @@ from akosha.errors import (
     ObjectMissingError,
     StoreUnavailableError,
 )
+from akosha.lake.failpoints import around
 from akosha.lake.objects import ObjectInfo, Requests
 from akosha.lake.s3_listing import parse_listing
 
@@ -38,6 +42,11 @@ CONFLICT_STATUS = 409
 PRECONDITION_FAILED = 412
 UNSUPPORTED = frozenset({"InvalidArgument", "InvalidRequest", "MethodNotAllowed", "NotImplemented"})
 
+READ_TIMEOUT_SECONDS = 60
+READ_ATTEMPTS = 4
+_Read = TypeVar("_Read")
+_md5 = partial(hashlib.md5, usedforsecurity=False)
+
 
 def make_client(endpoint_url: str) -> BaseClient:
     """An S3 client: short timeouts, bounded retries; for other endpoints than AWS, path style and no CRC trailers.
@@ -55,7 +64,12 @@ def make_client(endpoint_url: str) -> BaseClient:
             "request_checksum_calculation": "when_required",
             "response_checksum_validation": "when_required",
         }
-    config = Config(connect_timeout=5, read_timeout=60, retries={"mode": "standard", "total_max_attempts": 4}, **own)
+    config = Config(
+        connect_timeout=5,
+        read_timeout=READ_TIMEOUT_SECONDS,
+        retries={"mode": "standard", "total_max_attempts": 4},
+        **own,
+    )
     try:
         client = boto3.client("s3", endpoint_url=endpoint_url or None, config=config)
     except exceptions.InvalidRegionError as error:
@@ -92,7 +106,8 @@ class S3Store:
 
         self.requests.others += 1
         try:
-            self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data, IfNoneMatch="*")
+            with around("conditional put"):
+                self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data, IfNoneMatch="*")
         except Exception as error:
             if isinstance(error, ClientError):
                 status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -117,22 +132,30 @@ class S3Store:
         self._call(key, lambda: self._client.upload_file(str(path), self._bucket, self._prefix + key))
 
     def get(self, key: str) -> bytes:
-        """GET the whole object."""
-        return bytes(
-            self._call(key, lambda: self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)["Body"].read())
-        )
+        """GET the whole object, checked against its ETag."""
+
+        def fetch() -> tuple[bytes, str, Any]:
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
+            data = bytes(answer["Body"].read())
+            return data, _md5(data).hexdigest(), answer
+
+        return self._as_stored(key, fetch)
 
     def download(self, key: str, path: Path, *, etag: str = "") -> None:
-        """GET into a file, one stream; with `etag` as ``If-Match``."""
+        """GET into a file, one stream, checked against its ETag; with `etag` as ``If-Match``."""
         condition = {"IfMatch": f'"{etag}"'} if etag else {}
 
-        def fetch() -> None:
-            body = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **condition)["Body"]
+        def fetch() -> tuple[None, str, Any]:
+            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **condition)
+            digest = _md5()
             with path.open("wb") as file:
-                for chunk in body.iter_chunks(1 << 20):
-                    file.write(chunk)
+                for chunk in answer["Body"].iter_chunks(1 << 20):
+                    with around("write"):
+                        file.write(chunk)
+                    digest.update(chunk)
+            return None, digest.hexdigest(), answer
 
-        self._call(key, fetch)
+        self._as_stored(key, fetch)
 
     def stat(self, key: str) -> ObjectInfo | None:
         """HEAD."""
@@ -181,6 +204,25 @@ class S3Store:
         """S3 objects have no local path."""
         return None
 
+    def _as_stored(self, key: str, fetch: Callable[[], tuple[_Read, str, Any]]) -> _Read:
+        """Read until the MD5 is the one the ETag promises; when every read gives the same bytes, the store holds these.
+
+        A flipped bit or a body cut short on the way shows itself so; manifests and most uploads carry no digest of their
+        own. An ETag that is no MD5 (parts, KMS) promises nothing.
+        """
+        seen = set()
+        for _ in range(READ_ATTEMPTS):
+            data, digest, answer = self._call(key, fetch)
+            if digest == _promised(answer, digest):
+                return cast("_Read", data)
+            seen.add(digest)
+        if len(seen) == 1:
+            return cast("_Read", data)
+        message = (
+            f"{self.url} gives other bytes at every read of an object: check the network and what stands in between"
+        )
+        raise StoreUnavailableError(message, key=key, attempts=READ_ATTEMPTS)
+
     def _call(self, key: str, request: Callable[[], Any]) -> Any:  # noqa: ANN401 - boto3 answers are untyped
         self.requests.others += 1
         return self._ask(key, request)
@@ -191,7 +233,8 @@ class S3Store:
 
     def _ask(self, key: str, request: Callable[[], Any]) -> Any:  # noqa: ANN401 - boto3 answers are untyped
         try:
-            return request()
+            with around("request"):
+                return request()
         except Exception as error:
             raise self._translate(error, key) from error
 
@@ -258,3 +301,10 @@ class S3Store:
             return ConfigurationError(message, setting=self._setting, key=key)
         message = f"{self.url} answered {status} {code}: try again; if it stays, check the store behind {self._setting}"
         return StoreUnavailableError(message, key=key, setting=self._setting)
+
+
+def _promised(answer: Mapping[str, Any], digest: str) -> str:
+    """The MD5 that an answer's ETag promises, or `digest` where it promises none."""
+    etag = str(answer.get("ETag", "")).strip('"')
+    encrypted = str(answer.get("ServerSideEncryption", "")).startswith("aws:kms") or "SSECustomerAlgorithm" in answer
+    return digest if encrypted or re.fullmatch("[0-9a-f]{32}", etag) is None else etag

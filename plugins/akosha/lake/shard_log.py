@@ -23,6 +23,7 @@ from akosha.errors import (
 from akosha.lake import layout
 from akosha.lake.commits import Change, Commit, apply, commit_document, parse_commit
 from akosha.lake.documents import digest_of, seal, unseal
+from akosha.lake.failpoints import around
 from akosha.lake.objects import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -120,7 +121,8 @@ class ShardLog:
         attempt = 1
         while True:
             try:
-                return self._store.put_if_absent(key, data) or self._is_ours(key, commit)
+                with around("commit"):
+                    return self._store.put_if_absent(key, data) or self._is_ours(key, commit)
             except CommitUnknownError:
                 if attempt == PUT_ATTEMPTS:
                     raise
@@ -135,6 +137,7 @@ class ShardLog:
             message = "a commit is refused as existing but cannot be read yet"
             raise CommitUnknownError(message, shard=self.shard, version=commit.version) from error
 
+    @around("descent")
     def _check_descent(self, published: Commit) -> None:
         """The head must descend from what was published: else a swept number was used again, and the commit is void."""
         head = self.head()
