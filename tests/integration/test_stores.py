@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,15 +107,18 @@ class StoreContract:
                 store.download(key, tmp_path / "copy")
         store.delete("missing")
 
-    def test_a_download_is_refused_when_the_object_has_changed(self, store: ObjectStore, tmp_path: Path):
+    def test_what_is_read_comes_with_what_is_known_of_it(self, store: ObjectStore, tmp_path: Path):
         store.put("upload", b"one")
-        before = store.stat("upload")
-        assert before is not None
-        store.download("upload", tmp_path / "same", etag=before.etag)
-        assert (tmp_path / "same").read_bytes() == b"one"
-        store.put("upload", b"another")
-        with pytest.raises(ObjectMissingError, match="changed while it was read"):
-            store.download("upload", tmp_path / "other", etag=before.etag)
+        known = store.stat("upload")
+        assert store.read("upload", max_bytes=3) == (known, b"one")
+        assert store.download("upload", tmp_path / "copy", max_bytes=3) == known
+        assert (tmp_path / "copy").read_bytes() == b"one"
+
+    def test_what_is_too_large_is_named_and_not_read(self, store: ObjectStore, tmp_path: Path):
+        store.put("upload", b"four")
+        assert store.read("upload", max_bytes=3) == (store.stat("upload"), b"")
+        assert store.download("upload", tmp_path / "copy", max_bytes=3) == store.stat("upload")
+        assert not (tmp_path / "copy").exists()
 
     def test_a_file_is_uploaded_whole(self, store: ObjectStore, tmp_path: Path):
         data = os.urandom(9_000_000)  # above the size from which S3 clients send parts
@@ -188,6 +192,20 @@ class TestLocalStore(StoreContract):
         store.put("there", b"")
         wanted = name.replace("%20", " ")
         assert (tmp_path / wanted / "lake" / "there").exists()
+
+
+def test_a_file_that_changes_while_it_is_copied_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = LocalStore(tmp_path / "store", setting=SETTING)
+    store.put("upload", b"one")
+    copy = shutil.copyfile
+
+    def change_meanwhile(source: Path, target: Path) -> None:
+        copy(source, target)
+        store.put("upload", b"another")
+
+    monkeypatch.setattr(shutil, "copyfile", change_meanwhile)
+    with pytest.raises(ObjectMissingError, match="changed while it was read"):
+        store.download("upload", tmp_path / "copy")
 
 
 class TestS3Store(StoreContract):

@@ -77,14 +77,18 @@ class LocalStore:
         with self._reading(key), around("read"):
             return self._file(key).read_bytes()
 
-    def download(self, key: str, path: Path, *, etag: str = "") -> None:
-        """Copy a file out."""
+    def read(self, key: str, *, max_bytes: int) -> tuple[ObjectInfo, bytes]:
+        """Read a whole file that stays as it is meanwhile."""
         self.requests.others += 1
-        with self._reading(key):
-            found = self._look(key) if etag else None
-            if etag and (found is None or found.etag != etag):
-                message = "the object changed while it was read; it is read again in the next run"
-                raise ObjectMissingError(message, key=key, store=self.url)
+        with self._unchanged(key) as found, around("read"):
+            return found, self._file(key).read_bytes() if found.size_bytes <= max_bytes else b""
+
+    def download(self, key: str, path: Path, *, max_bytes: int = 0) -> ObjectInfo:
+        """Copy out a file that stays as it is meanwhile."""
+        self.requests.others += 1
+        with self._unchanged(key) as found:
+            if 0 < max_bytes < found.size_bytes:
+                return found
             try:
                 with around("download"):
                     shutil.copyfile(self._file(key), path)
@@ -93,6 +97,7 @@ class LocalStore:
                     raise
                 message = "no room left on the disk behind AKOSHA_CACHE_DIR; free space or point the setting elsewhere"
                 raise DiskFullError(message, setting="AKOSHA_CACHE_DIR") from error
+            return found
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Size and times of a file."""
@@ -131,6 +136,15 @@ class LocalStore:
     def local_path(self, key: str) -> Path | None:
         """The file itself."""
         return self.root / key
+
+    @contextmanager
+    def _unchanged(self, key: str) -> Iterator[ObjectInfo]:
+        with self._reading(key):
+            found = self._info(self._file(key))
+            yield found
+            if self._info(self._file(key)) != found:
+                message = "the object changed while it was read; it is read again in the next run"
+                raise ObjectMissingError(message, key=key, store=self.url)
 
     def _look(self, key: str) -> ObjectInfo | None:
         try:

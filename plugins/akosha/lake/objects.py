@@ -66,11 +66,18 @@ class ObjectStore(Protocol):
             ObjectMissingError: it is not there.
         """
 
-    def download(self, key: str, path: Path, *, etag: str = "") -> None:
-        """Copy an object to a local path; with `etag`, only while the object still has it.
+    def read(self, key: str, *, max_bytes: int) -> tuple[ObjectInfo, bytes]:
+        """What is known of an object and, unless it has more than `max_bytes`, all of it.
 
         Raises:
-            ObjectMissingError: it is not there, or has changed.
+            ObjectMissingError: it is not there, or changed while it was read.
+        """
+
+    def download(self, key: str, path: Path, *, max_bytes: int = 0) -> ObjectInfo:
+        """Copy an object to a local path, unless it has more than `max_bytes` (0 = any); what it is, in either case.
+
+        Raises:
+            ObjectMissingError: it is not there, or changed while it was read.
         """
 
     def stat(self, key: str) -> ObjectInfo | None:

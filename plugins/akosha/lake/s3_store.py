@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -22,6 +24,8 @@ from akosha.lake.objects import ObjectInfo, Requests
 from akosha.lake.s3_listing import parse_listing
 
 if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
     from botocore.client import BaseClient
 
 CREDENTIAL_CODES = frozenset(
@@ -45,6 +49,7 @@ UNSUPPORTED = frozenset({"InvalidArgument", "InvalidRequest", "MethodNotAllowed"
 READ_TIMEOUT_SECONDS = 60
 READ_ATTEMPTS = 4
 _Read = TypeVar("_Read")
+_Take = Callable[[Any, ObjectInfo, "Hash | None"], _Read]  # body, what it is, the digest to feed
 _md5 = partial(hashlib.md5, usedforsecurity=False)
 
 
@@ -133,29 +138,35 @@ class S3Store:
 
     def get(self, key: str) -> bytes:
         """GET the whole object, checked against its ETag."""
+        return self.read(key, max_bytes=sys.maxsize)[1]
 
-        def fetch() -> tuple[bytes, str, Any]:
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
-            data = bytes(answer["Body"].read())
-            return data, _md5(data).hexdigest(), answer
+    def read(self, key: str, *, max_bytes: int) -> tuple[ObjectInfo, bytes]:
+        """GET in one request, checked against the ETag."""
 
-        return self._as_stored(key, fetch)
+        def take(body: Any, found: ObjectInfo, check: Hash | None) -> tuple[ObjectInfo, bytes]:  # noqa: ANN401
+            data = b"" if found.size_bytes > max_bytes else bytes(body.read())
+            if check is not None:
+                check.update(data)
+            return found, data
 
-    def download(self, key: str, path: Path, *, etag: str = "") -> None:
-        """GET into a file, one stream, checked against its ETag; with `etag` as ``If-Match``."""
-        condition = {"IfMatch": f'"{etag}"'} if etag else {}
+        return self._as_stored(key, take, max_bytes)
 
-        def fetch() -> tuple[None, str, Any]:
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key, **condition)
-            digest = _md5()
+    def download(self, key: str, path: Path, *, max_bytes: int = 0) -> ObjectInfo:
+        """GET into a file, one stream, checked against its ETag."""
+        most = max_bytes or sys.maxsize
+
+        def take(body: Any, found: ObjectInfo, check: Hash | None) -> ObjectInfo:  # noqa: ANN401 - boto3 answers are untyped
+            if found.size_bytes > most:
+                return found
             with path.open("wb") as file:
-                for chunk in answer["Body"].iter_chunks(1 << 20):
+                for chunk in body.iter_chunks(1 << 20):
                     with around("write"):
                         file.write(chunk)
-                    digest.update(chunk)
-            return None, digest.hexdigest(), answer
+                    if check is not None:
+                        check.update(chunk)
+            return found
 
-        self._as_stored(key, fetch)
+        return self._as_stored(key, take, most)
 
     def stat(self, key: str) -> ObjectInfo | None:
         """HEAD."""
@@ -204,24 +215,34 @@ class S3Store:
         """S3 objects have no local path."""
         return None
 
-    def _as_stored(self, key: str, fetch: Callable[[], tuple[_Read, str, Any]]) -> _Read:
-        """Read until the MD5 is the one the ETag promises; when every read gives the same bytes, the store holds these.
+    def _as_stored(self, key: str, take: _Take[_Read], max_bytes: int) -> _Read:
+        """GET until the MD5 is the one the ETag promises; when every read gives the same bytes, the store holds these.
 
         A flipped bit or a body cut short on the way shows itself so; manifests and most uploads carry no digest of their
         own. An ETag that is no MD5 (parts, KMS) promises nothing.
         """
         seen = set()
         for _ in range(READ_ATTEMPTS):
-            data, digest, answer = self._call(key, fetch)
-            if digest == _promised(answer, digest):
-                return cast("_Read", data)
+            taken, digest, promised = self._call(key, partial(self._get, key, take, max_bytes))
+            if digest == promised:
+                return cast("_Read", taken)
             seen.add(digest)
         if len(seen) == 1:
-            return cast("_Read", data)
+            return cast("_Read", taken)
         message = (
             f"{self.url} gives other bytes at every read of an object: check the network and what stands in between"
         )
         raise StoreUnavailableError(message, key=key, attempts=READ_ATTEMPTS)
+
+    def _get(self, key: str, take: _Take[_Read], max_bytes: int) -> tuple[_Read, str, str]:
+        """What `take` makes of an answer, the MD5 of the bytes it took, and the one that was promised; "" = none."""
+        answer = self._client.get_object(Bucket=self._bucket, Key=self._prefix + key)
+        found = ObjectInfo(key, int(answer["ContentLength"]), answer["ETag"].strip('"'), answer["LastModified"])
+        promised = _promised(answer) if found.size_bytes <= max_bytes else ""
+        check = _md5() if promised else None
+        with closing(answer["Body"]) as body:
+            taken = take(body, found, check)
+        return taken, check.hexdigest() if check else "", promised
 
     def _call(self, key: str, request: Callable[[], Any]) -> Any:  # noqa: ANN401 - boto3 answers are untyped
         self.requests.others += 1
@@ -303,8 +324,8 @@ class S3Store:
         return StoreUnavailableError(message, key=key, setting=self._setting)
 
 
-def _promised(answer: Mapping[str, Any], digest: str) -> str:
-    """The MD5 that an answer's ETag promises, or `digest` where it promises none."""
+def _promised(answer: Mapping[str, Any]) -> str:
+    """The MD5 that an answer's ETag promises, "" where it promises none."""
     etag = str(answer.get("ETag", "")).strip('"')
     encrypted = str(answer.get("ServerSideEncryption", "")).startswith("aws:kms") or "SSECustomerAlgorithm" in answer
-    return digest if encrypted or re.fullmatch("[0-9a-f]{32}", etag) is None else etag
+    return "" if encrypted or re.fullmatch("[0-9a-f]{32}", etag) is None else etag

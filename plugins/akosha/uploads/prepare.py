@@ -103,9 +103,9 @@ def fetch(source: Source, ref: UploadRef, folder: Path, *, max_bytes: int) -> Fe
         ObjectMissingError: it changed while it was read; the next run sees the new one.
         RetryableError: the store or the disk failed; nothing is known about the upload.
     """
-    found = _require_unchanged(source.store, ref.manifest_key, ref.etag)
     full_key = f"{source.prefix}/{ref.manifest_key}" if source.prefix else ref.manifest_key
-    manifest = _dated(parse_manifest(full_key, _manifest_bytes(source.store, ref, found), source.prefix), found)
+    found, data = _manifest(source.store, ref)
+    manifest = _dated(parse_manifest(full_key, data, source.prefix), found)
     facts: dict[str, Any] = {"manifest_time": manifest.timestamp.isoformat(), "notes": list(manifest.notes)}
     records, graph, unpacked = None, None, Unpacked("", 0, 0)
     file = manifest.memories or manifest.reflection
@@ -114,7 +114,7 @@ def fetch(source: Source, ref: UploadRef, folder: Path, *, max_bytes: int) -> Fe
     if manifest.knowledge_graph is not None:
         with _of_the_graph(manifest.knowledge_graph):
             graph, _, facts["knowledge_graph"] = _fetch(source, manifest.knowledge_graph, folder, max_bytes)
-    _require_unchanged(source.store, ref.manifest_key, ref.etag)
+    _require_same(ref, source.store.stat(ref.manifest_key))
     return FetchedUpload(ref, manifest, folder, records, unpacked.xxh128, graph, facts)
 
 
@@ -270,35 +270,23 @@ def _dated(manifest: Manifest, found: ObjectInfo) -> Manifest:
     return replace(manifest, timestamp=latest, notes=(*manifest.notes, note))
 
 
-def _manifest_bytes(store: ObjectStore, ref: UploadRef, found: ObjectInfo) -> bytes:
+def _manifest(store: ObjectStore, ref: UploadRef) -> tuple[ObjectInfo, bytes]:
     """The manifest, unless it is so large that it cannot be one."""
+    found, data = store.read(ref.manifest_key, max_bytes=MAX_MANIFEST_BYTES)
+    _require_same(ref, found)
     if found.size_bytes > MAX_MANIFEST_BYTES:
         message = (
             f"the manifest has {found.size_bytes:,} bytes, expected at most {MAX_MANIFEST_BYTES:,}; nothing was read. "
             "Have the system upload again"
         )
         raise InvalidUploadError(message, reason="invalid-manifest", manifest=ref.manifest_key)
-    return store.get(ref.manifest_key)
+    return found, data
 
 
 def _fetch(source: Source, file: ManifestFile, folder: Path, max_bytes: int) -> tuple[Path, Unpacked, dict[str, Any]]:
     """Download and unpack one file of an upload; where it lies, what it is, and what the memo will say of it."""
-    key = _relative(file, source)
-    found = source.store.stat(key)
-    if found is None:
-        message = (
-            f"the manifest names {file.path!r}, which is not in the store. "
-            "Have the system upload again; a lifecycle rule may have deleted it"
-        )
-        raise InvalidUploadError(message, reason="missing-object", path=file.path)
-    if found.size_bytes > max_bytes:
-        message = (
-            f"the packed object has {found.size_bytes:,} bytes, expected at most {max_bytes:,}; it was not fetched. "
-            "If the system is trusted, raise AKOSHA_SANDBOX_MAX_BYTES and replay the upload"
-        )
-        raise InvalidUploadError(message, reason="too-large", path=file.path)
-    packed, target = folder / "packed", folder / file.name
-    source.store.download(key, packed, etag=found.etag)
+    key, packed, target = _relative(file, source), folder / "packed", folder / file.name
+    found = _download(source.store, file, key, packed, max_bytes)
     promise: dict[str, Any] = {"compression": file.compression, "max_bytes": max_bytes, "checksum": file.checksum}
     with about_object(key, found.etag, found.size_bytes):
         if file.name == MEMORIES:
@@ -307,6 +295,26 @@ def _fetch(source: Source, file: ManifestFile, folder: Path, max_bytes: int) -> 
             unpacked = unpack(packed, target, size_bytes=file.size_bytes, **promise)
     packed.unlink()
     return target, unpacked, _file_facts(file, found, unpacked)
+
+
+def _download(store: ObjectStore, file: ManifestFile, key: str, packed: Path, max_bytes: int) -> ObjectInfo:
+    try:
+        found = store.download(key, packed, max_bytes=max_bytes)
+    except ObjectMissingError as error:
+        if store.stat(key) is not None:
+            raise  # replaced at this moment
+        message = (
+            f"the manifest names {file.path!r}, which is not in the store. "
+            "Have the system upload again; a lifecycle rule may have deleted it"
+        )
+        raise InvalidUploadError(message, reason="missing-object", path=file.path) from error
+    if found.size_bytes > max_bytes:
+        message = (
+            f"the packed object has {found.size_bytes:,} bytes, expected at most {max_bytes:,}; it was not fetched. "
+            "If the system is trusted, raise AKOSHA_SANDBOX_MAX_BYTES and replay the upload"
+        )
+        raise InvalidUploadError(message, reason="too-large", path=file.path)
+    return found
 
 
 def _file_facts(file: ManifestFile, found: ObjectInfo, unpacked: Unpacked) -> dict[str, Any]:
@@ -327,12 +335,10 @@ def _sha256(path: Path, facts: dict[str, Any]) -> str:
     return str(facts["sha256"])
 
 
-def _require_unchanged(store: ObjectStore, key: str, etag: str) -> ObjectInfo:
-    found = store.stat(key)
-    if found is None or found.etag != etag:
+def _require_same(ref: UploadRef, found: ObjectInfo | None) -> None:
+    if found is None or found.etag != ref.etag:
         message = "the upload was replaced while it was read; the next run reads the new one"
-        raise ObjectMissingError(message, key=key)
-    return found
+        raise ObjectMissingError(message, key=ref.manifest_key)
 
 
 def _relative(file: ManifestFile, source: Source) -> str:
