@@ -1,6 +1,7 @@
 """Every job dies, or a call of it fails, at every point that another process could notice; the next run makes it good.
 
-The short form takes points spread over each job, the long form (STORM=1, `make storm`) every point.
+The short form takes points spread over each job; the long form (STORM=1, `make storm`) kills at every point and fails every
+second one.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ SHORT_KILLS, SHORT_FAULTS = 4, 2  # of each job
 FAULTS = ("exception", "memory", "ENOSPC", "EIO")
 
 
-def _chosen(points: int, short: int, name: str) -> list[int]:
+def _chosen(points: int, short: int, name: str, stride: int) -> list[int]:
     """Every point, or some in each stretch of the job, and always the one after the last: the clean run."""
     every = range(1, points + 1)
     chance = drawn(name)
     if LONG:
-        return [*every, points + 1]
+        return [*every[chance.randrange(stride) :: stride], points + 1]
     width = points / short
     return [1 + int(width * part + chance.random() * width) for part in range(short)] + [points + 1]
 
@@ -31,7 +32,7 @@ def _chosen(points: int, short: int, name: str) -> list[int]:
 def _run(pool: Pool, stages: Path, name: str, kinds: tuple[str, ...], short: int) -> list[tuple[Request, Outcome]]:
     about = {"scenario": name, "root": str(stages)}
     calm = pool.ask({"do": "calm", **about})
-    points = _chosen(calm["points"], short, f"{name} {kinds}")
+    points = _chosen(calm["points"], short, f"{name} {kinds}", stride=1 if kinds == ("kill",) else 2)
     requests = [
         {"do": "crash", **about, "kind": kinds[(at + turn) % len(kinds)], "at": at, "export": calm["export"]}
         for turn, at in enumerate(points)

@@ -30,7 +30,7 @@ def proxy(s3_server: str) -> Iterator[Proxy]:
         yield running
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture
 def about(request: pytest.FixtureRequest, stages: Path) -> dict[str, Any]:
     """Where the lake of a case lies."""
     if request.param == "file":
@@ -61,7 +61,11 @@ def _judge(pool: Pool, request: Request, kind: str) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=" | ".join)
+@pytest.mark.parametrize(
+    ("about", "pair"),
+    [*(("file", pair) for pair in PAIRS), *(("s3", pair) for pair in (PAIRS if LONG else PAIRS[1:3]))],
+    indirect=["about"],
+)
 def test_two_at_once_lose_and_double_nothing(pool: Pool, about: dict[str, Any], pair: tuple[str, str]):
     """I1, I17: one winner of each version, the other rebases or plans again."""
     export = _calm(pool, about)

@@ -35,7 +35,7 @@ FAULTS: Final[dict[str, dict[str, Any]]] = {
 }
 SHARE: Final = 0.15
 JOBS: Final = ("second ingest", "hot to warm", "warm to cold")
-RUNS: Final = 8 if LONG else 1
+RUNS: Final = 4 if LONG else 1
 ATTEMPTS: Final = 4
 
 
