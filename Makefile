@@ -3,7 +3,7 @@ SHELL := bash
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock demo test mutations storm lint format bench graph clean
+.PHONY: help setup lock demo test mutations storm coverage lint format bench graph clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ mutations: setup  ## 5,000 damaged uploads and 200 histories, with a scoreboard 
 
 storm: setup  ## crashes, faults, races and damage in their long form, with a scoreboard (BOARD=file keeps it; under 50 minutes on two cores)
 	@STORM=1 STORM_BOARD=$(abspath $(BOARD)) $(BIN)/pytest -q $(addprefix tests/storm/test_,crashes.py s3_faults.py races.py damage.py machine.py)
+
+coverage: setup  ## branch coverage of the modules that move and commit: all of it, by tests/unit and tests/integration
+	@$(BIN)/coverage run -m pytest -q tests/unit tests/integration
+	@$(BIN)/coverage report --show-missing --fail-under=100
 
 lint: setup  ## only the checks that run no code
 	@bash deploy/test.sh --lint-only
