@@ -15,6 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tests.support.dying_store import DiedError, DyingStore, Fuse
 from tests.support.installation import Installation
 from tests.support.uploads import (
     database,
@@ -26,7 +27,9 @@ from tests.support.uploads import (
 )
 
 from akosha.lake.lake import Lake
-from akosha.lake.layout import shard_of
+from akosha.lake.layout import commit_key, shard_of
+from akosha.lake.shard_log import Writer
+from akosha.quality.repair import Repair
 
 pytestmark = pytest.mark.integration
 
@@ -374,3 +377,41 @@ def test_a_lost_list_of_records_on_hold_lets_them_age_like_all_others(sound: Ins
     assert [(found["kind"], found["records"]) for found in damage(answer)] == [("holds", 1)]
     run_printed(sound, answer)
     assert_restored(sound, before)
+
+
+def killed_at_every_call(installation: Installation, *, done: bool) -> int:
+    """Repair until it is through, each time killed one call later; how often it was killed."""
+    lake, deaths = installation.lake, 0
+    while True:
+        fuse = Fuse(deaths + 1, done=done)
+        victim = Lake(lake.settings, DyingStore(lake.store, fuse), DyingStore(lake.cold, fuse), lake.identity)
+        writer = Writer("repair-run", 1, NOW)
+        try:
+            Repair(victim, installation.uploads, None, lambda made=writer: made, NOW, dry_run=False).run()
+        except DiedError:
+            deaths += 1
+        else:
+            return deaths
+
+
+@pytest.mark.parametrize("done", [False, True])
+@pytest.mark.parametrize("broken", ["head", "hot"])
+def test_a_repair_killed_at_any_call_loses_no_upload(tmp_path: Path, broken: str, *, done: bool):
+    """I1: what a repair takes out of the lake comes again, although the next repair finds nothing damaged."""
+    installation = Installation.local(tmp_path, workers=1)
+    Lake.create(installation.settings, now=NOW)
+    carried = vectors(4)
+    for number in range(2):
+        rows = [memory(f"r{n}", TEXT.format(n, SYSTEM), NOW - DAY, carried[n]) for n in range(2 * number + 2)]
+        put_upload(installation.uploads, SYSTEM, NOW + number * timedelta(hours=1), database({"conversations_v2": rows}))
+        installation.ingest()
+    lake = installation.lake
+    if broken == "head":
+        truncated(Path(f"{tmp_path}/lake/{commit_key(SHARD, 2)}"))
+    else:
+        newest = set(lake.shard(SHARD).head().files) - set(lake.shard(SHARD).read(1).files)
+        flipped(Path(f"{tmp_path}/lake/{newest.pop()}"))
+    assert killed_at_every_call(installation, done=done) > 10
+    assert damage(fsck(installation)) == []
+    installation.ingest()
+    assert sorted(installation.export().column("record_id").to_pylist()) == ["r0", "r1", "r2", "r3"]

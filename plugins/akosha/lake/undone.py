@@ -44,12 +44,17 @@ def undone_uploads(lake: Lake, held: Commit) -> dict[str, Document]:
     if changed:
         for key, memo in _memos_since(lake, held, undo):
             if memo["outcome"] in TAKEN_IN and memo["system_id"] in changed:
-                found.setdefault(key, {name: memo[name] for name in _NAMES})
+                found.setdefault(key, named(memo))
     return found
 
 
+def named(memo: Mapping[str, Any]) -> Document:
+    """What names the upload of a memo."""
+    return {name: memo[name] for name in _NAMES}
+
+
 def mark_undone(lake: Lake, held: Commit, uploads: Mapping[str, Document]) -> None:
-    """Make uploads count as new again once the shard is let go. Safe to repeat."""
+    """Make uploads count as new again, whatever their memos say: once the shard is let go, or repaired. Safe to repeat."""
     for memo, upload in sorted(uploads.items()):
         document = {"format": "akosha-memo/1", "outcome": "undone", "undo_version": held.version, **upload}
         lake.store.put(layout.undone_key(memo, held.version), seal(document))

@@ -7,7 +7,7 @@ through one commit (`akosha.quality.salvage`). What remains after it is what onl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
@@ -21,13 +21,14 @@ from akosha.lake.objects import ObjectStore
 from akosha.lake.policy_documents import write_first_policy
 from akosha.lake.schemas import DIMENSION
 from akosha.lake.shard_log import Writer
+from akosha.lake.undone import mark_undone, named
 from akosha.quality.bit_rot import corrected
 from akosha.quality.findings import DamagedShard, Finding, FsckReport
 from akosha.quality.fsck import fsck
 from akosha.quality.recovery import FILE_CODES, backfill_commands, commits_named, uploads_there
-from akosha.quality.salvage import OPERATION, Salvage, salvage, shorten
+from akosha.quality.salvage import OPERATION, Salvage, awaited_uploads, salvage, shorten
 from akosha.quality.stored_files import COLD_IN_LAKE, NamedFile, files_of
-from akosha.quality.survey import survey
+from akosha.quality.survey import Survey, survey
 
 # What can be taken away: it is read or written again by itself, or nothing depends on it.
 DELETABLE: Final = frozenset({"memo", "plan", "summary"})
@@ -263,10 +264,14 @@ class Repair:
 
     def _replace_head(self, base: Commit, state: DamagedShard) -> None:
         writer = self.writer()
+        self._expect_again(base)  # before the commit: were this process killed in between, nothing would know of them
         lost = replace(base, version=state.newest, sha256="", held_by="", undo=None)
         change = Change(OPERATION, counts={"replaces_version": state.newest, "holds_version": base.version})
         self.lake.shard(base.shard).publish(lost, change, writer)
         shorten(self.lake, state.newest, state.keys)
+
+    def _expect_again(self, base: Commit) -> None:
+        """Take away the memos of what was taken in after a version, or taken back by its undo: those uploads are due again."""
         since = datetime.fromisoformat(base.committed_at) if base.committed_at else None
         undone = {one.version for one in base.undo.undone} if base.undo else set()
         for key, memo in self._memos(base.shard):
@@ -291,18 +296,27 @@ class Repair:
             found = survey(self.lake, state.commits, state.bad, uploads_there(self.lake.store, shard, self.uploads))
             made = Salvage({})
             if not self.dry_run:
-                made = salvage(self.lake, found, self.writer(), accept_loss=self.accept_loss)
-                self._await(shard, made)
+                made = self._salvage(found)
             self.reread |= made.reread
             self._note("records brought back", "", shard, records=dict(made.records), version=made.version)
 
-    def _await(self, shard: int, made: Salvage) -> None:
-        """Take away the memos of the uploads that hold what was forgotten: the next full listing finds them due."""
-        for key, memo in self._memos(shard):
-            times: Mapping[str, frozenset[datetime]] = made.awaited
-            told = memo.get("manifest_time")
-            if told and datetime.fromisoformat(str(told)) in times.get(str(memo["system_id"]), ()):
-                self.lake.store.delete(key)
+    def _salvage(self, found: Survey) -> Salvage:
+        """Bring back the records of one shard. Uploads that hold what is forgotten come again, wherever this is cut off.
+
+        They are marked before the commit, after which nothing would tell which they were; and once more after it, because
+        an ingest in between finds their records still listed.
+        """
+        writer, times = self.writer(), awaited_uploads(found, accept_loss=self.accept_loss)
+        awaited = {
+            key: named(memo)
+            for key, memo in (self._memos(found.head.shard) if times else ())
+            if (told := memo.get("manifest_time"))
+            and datetime.fromisoformat(str(told)) in times.get(str(memo["system_id"]), ())
+        }
+        mark_undone(self.lake, found.head, awaited)
+        made = salvage(self.lake, found, writer, accept_loss=self.accept_loss)
+        mark_undone(self.lake, found.head, awaited)
+        return made
 
     def _forget_versions(self, report: FsckReport) -> None:
         """Versions that name damaged files, or lie behind a gap, cannot be read or undone to: they leave the history."""

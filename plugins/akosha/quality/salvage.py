@@ -49,15 +49,13 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Salvage:
-    """What a repair of one shard did: records by source, the version it made (0 = none was needed), what uploads must bring.
+    """What a repair of one shard did: records by source, the version it made (0 = none was needed).
 
-    `awaited` are, by system, the manifest times of the uploads that hold what was forgotten; `reread` the systems of which
-    all uploads should be read again, for bookkeeping and details that no tier keeps.
+    `reread` are the systems of which all uploads should be read again, for bookkeeping and details that no tier keeps.
     """
 
     records: Mapping[str, int]
     version: int = 0
-    awaited: Mapping[str, frozenset[datetime]] = field(default_factory=dict)
     reread: frozenset[str] = frozenset()
 
 
@@ -97,7 +95,7 @@ def salvage(lake: Lake, found: Survey, writer: Writer, *, accept_loss: bool = Fa
         commit = edit.publish(OPERATION, writer, counts={f"from {name}": count for name, count in counts.items()})
     reread = {key[0] for key, source in sources.items() if source in {"archive", "upload"}}
     reread |= {entry.system_id for entry in keys} | {entry.system_id for entry in graphs}
-    return Salvage(dict(counts), commit.version, _awaited(found, sources), frozenset(reread))
+    return Salvage(dict(counts), commit.version, frozenset(reread))
 
 
 def _require_found(found: Survey, sources: Mapping[Key, SourceName], *, accept_loss: bool) -> None:
@@ -111,7 +109,14 @@ def _require_found(found: Survey, sources: Mapping[Key, SourceName], *, accept_l
         raise IntegrityError(message, shard=found.head.shard)
 
 
-def _awaited(found: Survey, sources: Mapping[Key, SourceName]) -> dict[str, frozenset[datetime]]:
+def awaited_uploads(found: Survey, *, accept_loss: bool = False) -> dict[str, frozenset[datetime]]:
+    """By system, the manifest times of the uploads that hold what `salvage` will forget.
+
+    Raises:
+        IntegrityError: as `salvage`.
+    """
+    sources = assign(found)
+    _require_found(found, sources, accept_loss=accept_loss)
     times: dict[str, set[datetime]] = defaultdict(set)
     for key, source in sources.items():
         if source == "upload":
