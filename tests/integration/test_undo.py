@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,15 @@ from akosha.jobs import reading
 from akosha.lake.commits import Change
 from akosha.lake.edit import edit_shard
 from akosha.lake.lake import Lake
-from akosha.lake.layout import shard_of
+from akosha.lake.layout import is_memo_key, shard_of
+from akosha.lake.objects import ObjectStore
 from akosha.lake.shard_log import Writer
 from akosha.lake.undo import release_shard, undo_shard
 from akosha.quality.fsck import fsck
+from akosha.uploads.ingest import Ingester
 from akosha.uploads.memos import APPLIED, UploadRef, write_memo
+from akosha.uploads.prepare import Source
+from akosha.uploads.sandbox import Sandbox
 
 pytestmark = pytest.mark.integration
 
@@ -178,6 +183,50 @@ def test_a_memo_written_late_by_a_frozen_writer_hides_nothing(installation: Inst
     assert installation.ingest()["counts"]["applied"] == 1
     assert "id-9" in ids(installation)
     assert installation.ingest()["counts"]["due"] == 0
+
+
+class FrozenBeforeMemo:
+    """A real store; before the first memo is put, something else happens."""
+
+    def __init__(self, store: ObjectStore, meanwhile: Callable[[], None]) -> None:
+        self._store = store
+        self._meanwhile: Callable[[], None] | None = meanwhile
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def put(self, key: str, data: bytes) -> None:
+        meanwhile, self._meanwhile = self._meanwhile, None if is_memo_key(key) else self._meanwhile
+        if meanwhile is not None and is_memo_key(key):
+            meanwhile()
+        self._store.put(key, data)
+
+
+@pytest.mark.parametrize("newer", [True, False])
+def test_an_upload_that_held_nothing_new_against_what_was_undone_comes_again(
+    installation: Installation, *, newer: bool
+):
+    """I29: its memo came after the release, and no commit names it. `newer`: the round still made a commit."""
+    numbers = (0, 1, 2) if newer else (0, 1)
+    key = put(installation, NOW if newer else NOW - 1.5 * HOUR, *numbers)
+    listed = installation.uploads.stat(key)
+    assert listed is not None
+    upload = UploadRef(key, listed.etag, SYSTEM, key.split("/")[3])
+
+    def undone_and_released() -> None:
+        undo(installation, 1)
+        release(installation)
+
+    lake = installation.lake
+    frozen = Lake(lake.settings, FrozenBeforeMemo(lake.store, undone_and_released), lake.cold, lake.identity)
+    with Sandbox() as sandbox:
+        outcome = Ingester(frozen, Source(installation.uploads), sandbox, UNDOER).ingest_shard(SHARD, [upload])
+    assert (outcome.unchanged, outcome.commits) == (1, int(newer))
+    for manifest in [found.key for found in installation.uploads.list(f"systems/{SYSTEM}/")]:
+        if manifest.endswith("manifest.json") and manifest != key:
+            installation.uploads.delete(manifest)
+    installation.ingest()
+    assert ids(installation) == {f"id-{number}" for number in numbers}
 
 
 def test_skipped_uploads_wait_in_quarantine_for_a_person(installation: Installation):

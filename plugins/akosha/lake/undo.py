@@ -119,6 +119,19 @@ def version_at(log: ShardLog, head: Commit, instant: datetime) -> int:
     return 0
 
 
+def undone_since(log: ShardLog, version: int) -> bool:
+    """Whether an undo has come after a version, or may have: not all that came after it is retained."""
+    commit = log.head()
+    while commit.version > version:
+        if commit.operation == UNDO:
+            return True
+        try:
+            commit = log.read(commit.version - 1)
+        except ObjectMissingError:
+            return True
+    return False
+
+
 def _target(lake: Lake, head: Commit, to_version: int) -> Commit:
     if not 0 <= to_version < head.version:
         message = f"shard {head.shard} is at version {head.version}: an undo goes to an older one, not to {to_version}"

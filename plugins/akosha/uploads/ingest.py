@@ -27,6 +27,7 @@ from akosha.lake.locate import locate
 from akosha.lake.policy import Policy
 from akosha.lake.provenance import about
 from akosha.lake.shard_log import Writer
+from akosha.lake.undo import undone_since
 from akosha.uploads.amend import amend, amendments
 from akosha.uploads.derive import hot_rows, provenance_of
 from akosha.uploads.graph import GraphNumbers, GraphPlan, plan_graph
@@ -213,6 +214,7 @@ class Ingester:
                 outcome.commits += commit.version > head.version
                 for upload in uploads:
                     self._record(commit, upload, outcome)
+                self._forget_what_was_undone(commit, uploads)
                 return
 
     def _read(self, head: Commit, uploads: list[_Upload], outcome: IngestOutcome) -> None:
@@ -343,6 +345,16 @@ class Ingester:
             outcome.refused_rows += refused
             outcome.rows_read += accepted + refused
             outcome.dropped_vectors += sum(upload.vectors.dropped_vectors.values())
+
+    def _forget_what_was_undone(self, commit: Commit, uploads: Sequence[_Upload]) -> None:
+        """Take back memos of uploads that held nothing new against what an undo has taken back since.
+
+        No commit names such an upload: an undo that was released before its memo was there could not know of it.
+        """
+        quiet = [upload.ref for upload in uploads if not upload.changes]
+        if quiet and undone_since(self.lake.shard(commit.shard), commit.version):
+            for ref in quiet:
+                self.lake.store.delete(ref.memo_key)
 
     def _who(self) -> dict[str, str]:
         return {"run_id": self.writer.run_id, "at": self.writer.now.isoformat()}
