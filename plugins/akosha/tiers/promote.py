@@ -24,7 +24,7 @@ from akosha.lake.files import ROW, verify_content
 from akosha.lake.holds import holds, with_holds
 from akosha.lake.lake import Lake
 from akosha.lake.locate import locate
-from akosha.lake.provenance import about
+from akosha.lake.provenance import about, is_unarchived
 from akosha.lake.schemas import ARCHIVE, HOT, KEY
 from akosha.lake.shard_log import Writer
 from akosha.transforms.cleaning import clean
@@ -260,13 +260,17 @@ def _places(rows: pa.Table, archive: pa.Table) -> pa.Array:
 
 def _require_archived(rows: pa.Table, places: pa.Array, shard: int) -> None:
     if places.null_count or len(places) != rows.num_rows:
-        lost = rows.filter(pc.is_null(places)).select(KEY)
-        names = "; ".join(" / ".join(row.values()) for row in lost.slice(0, EXAMPLES).to_pylist())
-        message = (
-            f"the archive has no text of {lost.num_rows} records: {names}. Their full text is lost to this lake, and with it "
-            "the way back to hot; the other columns stay where they are. Leave them out, or ingest their uploads again "
-            "with `akosha backfill --force`"
+        lost = rows.filter(pc.is_null(places))
+        names = "; ".join(" / ".join(row.values()) for row in lost.select(KEY).slice(0, EXAMPLES).to_pylist())
+        never_kept = pc.all(is_unarchived(lost.column("provenance"))).as_py()
+        what_to_do = (
+            "The archive was off for their system when they left hot, so only their uploads have the full text; they stay where "
+            "they are. Promote the others by name: --keys with a file that leaves these out"
+            if never_kept
+            else "Run `akosha fsck --read-data`: it names the command that brings back what was archived. Or promote the "
+            "others by name: --keys with a file that leaves these out"
         )
+        message = f"the archive has no text of {lost.num_rows} records: {names}. {what_to_do}; nothing was promoted"
         raise IntegrityError(message, shard=shard)
 
 
