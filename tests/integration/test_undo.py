@@ -17,6 +17,7 @@ from akosha import jobs
 from akosha.errors import ShardHeldError, UsageError
 from akosha.jobs import reading
 from akosha.lake.commits import Change
+from akosha.lake.documents import seal
 from akosha.lake.edit import edit_shard
 from akosha.lake.lake import Lake
 from akosha.lake.layout import is_memo_key, shard_of
@@ -356,6 +357,33 @@ def test_a_run_is_undone_where_its_commits_are_the_newest(installation: Installa
     assert undone.returncode == 0, undone.stderr
     assert ids(installation) == {"id-0", "id-1"}
     assert installation.main("undo", "--run", "nobody").returncode == 2
+
+
+def test_a_run_is_undone_also_below_a_commit_of_a_task_that_began_before_it(installation: Installation):
+    """A commit bears the instant at which its task began: here that of a long ingest comes after those of a younger run."""
+    lake, run = installation.lake, "late-run"
+    head = lake.shard(SHARD).head()
+    began = datetime.fromisoformat(head.committed_at)
+    document = {"format": "akosha-plan/1", "job": "ingest", "run_id": run, "planned_at": (began + HOUR).isoformat(),
+                "parameters": {}, "message": "", "batches": [[{"shard": SHARD, "items": None}]]}  # fmt: skip
+    lake.store.put(f"runs/{run}/plan-ingest.json", seal(document))
+    log = lake.shard(SHARD)
+    masked = Change("embed", remove=head.of_tier("hot")[:1], add=head.of_tier("hot")[:1], counts={})
+    own = log.publish(head, masked, Writer(run, 1, began + 2 * HOUR))
+    longer = log.publish(own, masked, Writer("long-run", 1, began))
+    moved_on = installation.main("undo", "--run", run)
+    assert f"would also take back {longer.version} (embed by long-run)" in moved_on.stdout, moved_on
+    log.publish(longer, masked, Writer(run, 1, began + 3 * HOUR))
+    assert f"version {longer.version + 1} to {longer.version}" in installation.main("undo", "--run", run).stdout
+
+
+def test_an_undo_of_what_is_undone_already_plans_nothing(installation: Installation):
+    undo(installation, 1)
+    again = installation.main("undo", "--shard", str(SHARD), "--to-version", "1", "--yes")
+    assert again.returncode == 0
+    assert f"0 shards go back: 0 commits with 0 uploads are undone; shard {SHARD} is held at version 1 already" in (
+        again.stderr
+    )
 
 
 def test_old_uploads_come_again_in_a_recent_listing_too(installation: Installation):

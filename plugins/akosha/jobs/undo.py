@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from akosha.errors import ObjectMissingError, UsageError
@@ -31,6 +31,7 @@ from akosha.lake.undone import undone_uploads
 
 UNDO: Final = lake_undo.UNDO
 RELEASE: Final = lake_undo.RELEASE
+LONGEST_TASK: Final = timedelta(days=1)
 NAMED: Final = 20  # commits that a message names; all are counted
 _ONE_WAY: Final = "say where to go back to in one way: --shard with --to-version, --to-time, or --run"
 
@@ -68,7 +69,8 @@ def plan_undo(  # noqa: PLR0913 - the parameters of the form
     heads = [head for head in lake.heads() if only is None or head.shard in only]
     passed: list[str] = []
     if to_version is not None:
-        targets = {head.shard: to_version for head in heads}
+        targets = {head.shard: to_version for head in heads if not is_at(head, to_version)}
+        passed = [f"shard {head.shard} is held at version {to_version} already" for head in heads if is_at(head, to_version)]
     elif run:
         targets, passed = _before_run(lake, heads, safe_run_id(run))
     else:
@@ -223,9 +225,12 @@ def _first_of_run(versions: Sequence[int]) -> int:
 
 
 def _since(lake: Lake, head: Commit, began: datetime) -> Iterator[Commit]:
-    """Commits of a shard from its head back to the first that was made before an instant."""
+    """Commits of a shard from its head back to the first that was surely made before an instant.
+
+    A commit bears the instant at which its task began to work: one of a long task lies above younger ones.
+    """
     commit = head
-    while commit.version and datetime.fromisoformat(commit.committed_at) >= began:
+    while commit.version and datetime.fromisoformat(commit.committed_at) >= began - LONGEST_TASK:
         yield commit
         try:
             commit = lake.shard(head.shard).read(commit.version - 1)
@@ -270,7 +275,8 @@ def _undo_message(effects: Sequence[Mapping[str, Any]], passed: Sequence[str], *
     verb = "would go back" if dry_run else "go back"
     commits = sum(len(effect["undone"]) for effect in effects)
     uploads = sum(len(effect["uploads"]) for effect in effects)
-    message = f"{len(effects)} shards {verb}: {commits} commits with {uploads} uploads are undone, and the shards held"
+    message = f"{len(effects)} shards {verb}: {commits} commits with {uploads} uploads are undone"
+    message += ", and the shards held" if effects else ""
     named = [
         f"shard {effect['shard']}: version {effect['version']} to {effect['to_version']} of {effect['to_time'][:19] or 'the beginning'}, "
         + ", ".join(f"{tier} {before:,} -> {after:,}" for tier, (before, after) in effect["records"].items())
