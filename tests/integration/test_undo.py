@@ -246,6 +246,26 @@ def test_skipped_uploads_wait_in_quarantine_for_a_person(installation: Installat
     assert installation.ingest()["counts"]["due"] == 0
 
 
+def test_a_release_after_one_with_skip_that_was_killed_takes_everything_in_again(installation: Installation):
+    """I29: the second decision counts."""
+    undo(installation, 1)
+    lake = installation.lake
+    store = lake.store
+
+    class _DiesAtTheRelease(DyingStore):
+        def put_if_absent(self, key: str, data: bytes) -> bool:
+            raise DiedError
+
+    with pytest.raises(DiedError):
+        release_shard(
+            Lake(lake.settings, _DiesAtTheRelease(store, Fuse()), lake.cold, lake.identity), SHARD, UNDOER, skip=True
+        )
+    assert lake.shard(SHARD).head().held_by
+    release(installation)
+    assert installation.ingest()["counts"]["applied"] == 2
+    assert ids(installation) == {"id-0", "id-1", "id-2"}
+
+
 def test_versions_that_cannot_be_gone_back_to_are_refused(installation: Installation):
     lake = installation.lake
     log = lake.shard(SHARD)

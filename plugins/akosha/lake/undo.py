@@ -9,7 +9,7 @@ from akosha.errors import CommitConflictError, ObjectMissingError, UsageError
 from akosha.lake.commits import Change, Commit, Undo, Undone
 from akosha.lake.lake import Lake
 from akosha.lake.shard_log import ShardLog, Writer
-from akosha.lake.undone import mark_undone, set_aside, undone_uploads
+from akosha.lake.undone import mark_undone, set_aside, take_back, undone_uploads
 
 UNDO: Final = "undo"
 RELEASE: Final = "release"
@@ -66,6 +66,8 @@ def release_shard(lake: Lake, shard: int, writer: Writer, *, skip: bool = False)
     if skip:
         set_aside(lake, head, uploads, run_id=writer.run_id, now=writer.now)
     mark_undone(lake, head, uploads)
+    if not skip:
+        take_back(lake, head, uploads)
     counts = {"set_aside" if skip else "due_again": len(uploads)}
     return lake.shard(shard).publish(head, Change(RELEASE, counts=counts, release=head.commit_id), writer)
 

@@ -85,6 +85,18 @@ def set_aside(lake: Lake, held: Commit, uploads: Mapping[str, Document], *, run_
             lake.store.put(key, seal(document))
 
 
+def take_back(lake: Lake, held: Commit, uploads: Mapping[str, Document]) -> None:
+    """Put uploads that a release with `skip` had set aside, before it was cut off, out of quarantine again."""
+    for memo, upload in sorted(uploads.items()):
+        key = layout.quarantine_key(memo, upload["system_id"])
+        try:
+            aside = unseal(lake.store.get(key), kind="memo", key=key)
+        except ObjectMissingError:
+            continue
+        if aside.get("reason") == SET_ASIDE and aside.get("undone") == held.version:
+            lake.store.delete(key)
+
+
 def _named(shard: int, upload: Mapping[str, Any]) -> Document:
     system_id, upload_id = layout.upload_of_manifest(str(upload["manifest"]))
     return dict(zip(_NAMES, (upload["manifest"], upload["etag"], system_id, upload_id, shard), strict=True))
