@@ -80,6 +80,21 @@ def test_a_cold_record_is_followed_back_to_its_upload(lived: Installation):
     assert {step["policy"] for step in answer["history"]} == {1}
 
 
+def test_nothing_is_said_of_the_vector_of_a_record_that_moved_without_one(tmp_path: Path):
+    installation = Installation.local(tmp_path, workers=1)
+    Lake.create(installation.settings, now=NOW)
+    rows = [memory("bare", "It never had one.", NOW - 120 * DAY, None)]
+    put_upload(installation.uploads, SYSTEM, NOW, database({TABLE: rows}))
+    installation.ingest()
+    for kind in ("hot-to-warm", "warm-to-cold"):
+        assert installation.move(kind, NOW)["rows_changed"] == 1
+    history = told(installation, "bare")["history"]
+    assert [step["operation"] for step in history] == ["warm-to-cold", "hot-to-warm", "ingest"]
+    for step in history[:2]:
+        assert "it had no vector" in step["verified"]
+        assert "codes" not in step["verified"]
+
+
 def test_the_file_and_row_that_are_named_hold_the_record(lived: Installation):
     place = told(lived, "cold")["place"]
     lake = lived.lake

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -34,15 +35,18 @@ EVIDENCE: Final = {
     "none": "no time of its own: that of its upload",
 }
 # What each job has checked when it commits; a failure commits nothing.
+_ABOUT_VECTORS: Final = (
+    "its codes decode to within half a step of its vector; the batch passed the recall gate; ",
+    "its sign bits were made of its verified codes; ",
+)
 _READ_BACK: Final = "its new file was read back and compared value by value, then hashed again in the store"
 VERIFIED: Final = {
     "ingest": f"its text has its digest; {_READ_BACK}",
     "embed": f"its text has its digest; {_READ_BACK}",
-    "hot-to-warm": "its text has its digest; its codes decode to within half a step of its vector; the batch passed the "
-    f"recall gate; {_READ_BACK}, its row in the archive as well",
+    "hot-to-warm": f"its text has its digest; {_ABOUT_VECTORS[0]}{_READ_BACK}, its row in the archive as well",
     "promote": f"its text in the archive has its digest; {_READ_BACK}",
     "undo": "every file of the version that was returned to is there; nothing was written anew",
-    "warm-to-cold": f"its sign bits were made of its verified codes; {_READ_BACK}; the archive stayed as it was",
+    "warm-to-cold": f"{_ABOUT_VECTORS[1]}{_READ_BACK}; the archive stayed as it was",
 }
 
 
@@ -199,8 +203,8 @@ def _step(lake: Lake, step: Step, key: Key) -> dict[str, Any]:
         "what": _what(step),
         "content_sha256": step.after.digest if step.after else step.before.digest if step.before else "",
         "uploads": [upload["manifest"] for upload in uploads_of(commit, key[0])],
-        "verified": _verified(step),
-        "recall": _recall(lake, commit) if _arrives(step) else None,
+        "verified": _verified(lake, step),
+        "recall": _recall(lake, commit) if _arrives(step) and _has_vector(lake, step.after) else None,
     }
 
 
@@ -223,10 +227,22 @@ def _arrives(step: Step) -> bool:
     return after is not None and (before is None or (before.tier, before.digest) != (after.tier, after.digest))
 
 
-def _verified(step: Step) -> str:
+def _verified(lake: Lake, step: Step) -> str:
     if step.after is None:
         return ""
-    return VERIFIED.get(step.commit.operation, _READ_BACK) if _arrives(step) else _READ_BACK
+    said = VERIFIED.get(step.commit.operation, _READ_BACK) if _arrives(step) else _READ_BACK
+    if _has_vector(lake, step.after):
+        return said
+    for about_vector in _ABOUT_VECTORS:
+        said = said.replace(about_vector, "it had no vector; ")
+    return said
+
+
+def _has_vector(lake: Lake, place: Place) -> bool:
+    if not place.entry.without_vector:
+        return True
+    rows = lake.rows(replace(place.entry, removal=None), ["embedding_model"])
+    return bool(rows.column("embedding_model")[place.row].is_valid)
 
 
 def _recall(lake: Lake, commit: Commit) -> float | None:
