@@ -281,7 +281,7 @@ def test_a_change_says_what_it_would_do_and_writes_nothing_until_it_is_told_to(a
         "  hot_days as AKOSHA_HOT_DAYS -> 2",
         f"  pin {SYSTEM} / {TABLE} / 20",
         "next night hot to warm: 3 records leave, 3 under policy 1; 1 more, 1 fewer",
-        "next night warm to cold: 0 records leave, 0 under policy 1; 0 more, 0 fewer",
+        "next night warm to cold: 1 records leave, 1 under policy 1; 0 more, 0 fewer",
     ]
     assert looked.stdout.splitlines()[-1] == "nothing was written; to write it, give the same command --yes"
     assert json.loads(akosha("policy", "show", "--json").stdout)["number"] == 1
@@ -293,6 +293,19 @@ def test_a_change_says_what_it_would_do_and_writes_nothing_until_it_is_told_to(a
     assert "(from AKOSHA_WARM_DAYS)" in shown
     assert "policy 1, no longer in force" in akosha("policy", "show", "--number", "1").stdout
     assert akosha(*asked, "--yes").stdout == "policy 2 says so already: there is nothing to write\n"
+
+
+@pytest.mark.parametrize("asked", [("--warm-days", "15"), ("--min-residence-days", "5"), ("--hot-days", "15")])
+def test_the_next_night_does_what_was_said_also_to_records_that_pass_both_lines(
+    akosha: Callable[..., Any], asked: tuple[str, ...]
+):
+    said = json.loads(akosha("policy", "set", *asked, "--yes", *AS_OF, "--json").stdout)["moves"]
+    done = {
+        kind: json.loads(akosha("migrate", kind, *AS_OF, "--json").stdout)["counts"]["rows"]
+        for kind in ("hot-to-warm", "warm-to-cold")
+    }
+    assert {kind: found["after"] for kind, found in said.items()} == done
+    assert done["hot-to-warm"] > 0
 
 
 def test_what_is_lost_for_good_is_said_beforehand(akosha: Callable[..., Any]):
@@ -336,8 +349,8 @@ def test_absent_records_go_or_stay_by_system_and_only_when_it_is_meant(akosha: C
         ([], "say what is to change"),
         (["--hot-days", "0"], "hot_days must be a whole number in 1-36500, found 0"),
         (["--hot-days", "two"], "expected a whole number of days, or default, found 'two'"),
-        (["--audit-share", "much"], "expected a number in 0-1, off or default, found 'much'"),
-        (["--audit-share", "off"], "audit_share must be a number in 0-1"),
+        (["--importance-at-least", "much"], "expected a number in 0-1, off or default, found 'much'"),
+        (["--audit-share", "off"], "expected a number in 0-1 or default, found 'off'"),
         (["--hot-days", "91"], "warm_days must be at least hot_days, found 90 below 91"),
         (["--system", SYSTEM, "--hot-days", "91"], f"warm_days of system '{SYSTEM}' must be at least"),
         (["--system", SYSTEM], "--system says for whom a value counts"),
@@ -354,6 +367,8 @@ def test_what_cannot_be_meant_is_refused_with_what_can(akosha: Callable[..., Any
 def test_a_pin_of_a_record_that_is_not_there_is_named(akosha: Callable[..., Any]):
     said = akosha("policy", "set", "--pin", SYSTEM, TABLE, "2o").stdout
     assert f"no such record lives in the lake now, the pin waits for it: {SYSTEM} / {TABLE} / 2o" in said
+    said = akosha("policy", "set", "--hot-days", "2", "--system", "laptop-77").stdout
+    assert "no system 'laptop-77' has a record in the lake now: check its name, or the rule waits for it" in said
 
 
 def test_a_promoted_record_is_held_and_says_until_when(tmp_path: Path):

@@ -18,6 +18,7 @@ _DAYS: Final = {
     "importance_days": "days that an important record stays longer in hot; 0 = off",
     "access_days": "days that a record stays in its tier after it was last accessed; 0 = off",
 }
+_CAN_BE_OFF: Final = frozenset({"importance_at_least"})
 _SHARES: Final = {
     "audit_share": "share of archived records that keep their FLOAT vector, 0-1",
     "importance_at_least": "importance, 0-1, from which a record counts as important; off = none does",
@@ -37,7 +38,7 @@ def add_verbs(
     for name, text in _DAYS.items():
         change.add_argument(_option(name), type=_whole, metavar="DAYS", help=text)
     for name, text in _SHARES.items():
-        change.add_argument(_option(name), type=_share, metavar="SHARE", help=text)
+        change.add_argument(_option(name), type=_share if name in _CAN_BE_OFF else _number, metavar="SHARE", help=text)
     change.add_argument("--archive", choices=[*_SWITCH], help="whether hot to warm keeps full text and codes")
     change.add_argument(
         "--system", default="", help="let all of this count for one system only; `default` = as the lake again"
@@ -106,12 +107,16 @@ def _whole(text: str) -> int | str:
 
 def _share(text: str) -> float | str:
     """A number, `off`, or `default`."""
-    if text in {DEFAULT, OFF}:
+    return text if text == OFF else _number(text, "a number in 0-1, off or default")
+
+
+def _number(text: str, expected: str = "a number in 0-1 or default") -> float | str:
+    if text == DEFAULT:
         return text
     try:
         return float(text)
     except ValueError:
-        message = f"expected a number in 0-1, off or default, found {text!r}"
+        message = f"expected {expected}, found {text!r}"
         raise argparse.ArgumentTypeError(message) from None
 
 

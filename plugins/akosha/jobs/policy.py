@@ -67,6 +67,7 @@ def policy_set(
 
     Returns:
         ``number`` of the next policy, ``on``, ``changes``, ``moves`` (effects by move), ``absent``, ``estimate``,
+        ``unknown`` (pinned records that do not live), ``unknown_systems`` (named, without a record),
         ``dry_run``, ``written`` and ``message``.
 
     Raises:
@@ -88,6 +89,7 @@ def policy_set(
         return {**answer, "number": answer["on"], "changes": [], "written": False, "message": message}
     answer |= {"changes": list(_changes(before, after)), **_effects(lake, before, after, instant)}
     answer["unknown"] = [list(key) for key in sorted(change.pin) if not _is_listed(lake, key)]
+    answer["unknown_systems"] = sorted(change.systems.keys() - {name for head in lake.heads() for name in head.keys})
     if not dry_run:
         write_policy(lake.store, after)
     return {**answer, "written": not dry_run, "message": _message(answer)}

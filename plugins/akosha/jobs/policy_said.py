@@ -38,6 +38,8 @@ def lines(answer: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {found['without_text']:,} of them lose their full text for good: the archive is off for their system"
     for key in answer["unknown"]:
         yield f"no such record lives in the lake now, the pin waits for it: {' / '.join(key)}"
+    for system in answer["unknown_systems"]:
+        yield f"no system {system!r} has a record in the lake now: check its name, or the rule waits for it"
     if answer["absent"]:
         yield f"next upload: {answer['absent']:,} records that their system's newest upload lacks go away"
     yield from _cost(answer)

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from akosha.lake.commits import Commit, FileEntry
 from akosha.lake.lake import Lake
@@ -20,6 +21,7 @@ from akosha.tiers.moves import concerned
 from akosha.tiers.stay import DUE
 
 EXAMPLES: Final = 10
+SOURCES: Final[tuple[Source, ...]] = ("hot", "warm")
 
 
 @dataclass(slots=True)
@@ -47,12 +49,20 @@ class MoveEffects:
 def policy_effects(lake: Lake, one: Policy, other: Policy, as_of: datetime) -> dict[Source, MoveEffects]:
     """What the moves of the next night would do under two policies, by the tier that records leave.
 
-    Reads the columns a decision needs of every file that one of the two concerns, of shards where they differ.
+    A record that is past both lines goes through both moves in one night, and counts in both. Reads the columns a decision
+    needs of every file that one of the two concerns.
     """
     effects: dict[Source, MoveEffects] = {"hot": MoveEffects(), "warm": MoveEffects()}
     for head in lake.heads():
-        for tier, found in effects.items():
-            _compare(lake, head, (Due(lake, head, one, tier, as_of), Due(lake, head, other, tier, as_of)), found)
+        hot, warm = ((Due(lake, head, one, tier, as_of), Due(lake, head, other, tier, as_of)) for tier in SOURCES)
+        for entry, rows in _rows(lake, head, hot):
+            leaving = _due(hot, rows)
+            _count(effects["hot"], entry, rows, leaving)
+            effects["hot"].without_text += int((leaving[1] & ~hot[1].archiving(rows).kept).sum())
+            onward = _due(warm, rows)
+            _count(effects["warm"], entry, rows, (leaving[0] & onward[0], leaving[1] & onward[1]))
+        for entry, rows in _rows(lake, head, warm):
+            _count(effects["warm"], entry, rows, _due(warm, rows))
     return effects
 
 
@@ -66,27 +76,32 @@ def absent_records(lake: Lake, systems: frozenset[str]) -> int:
     return absent
 
 
-def _compare(lake: Lake, head: Commit, dues: tuple[Due, Due], found: MoveEffects) -> None:
-    one, other = dues
-    for entry, rows in _rows(lake, head, one, max(one.cutoff, other.cutoff)):
-        before, after = (due.judge(rows).reason == DUE for due in dues)
-        more = after & ~before
-        found.before += int(before.sum())
-        found.after += int(after.sum())
-        found.more += int(more.sum())
-        found.fewer += int((before & ~after).sum())
-        if one.tier == "hot":
-            found.without_text += int((after & ~other.archiving(rows).kept).sum())
-        if more.any():
-            found.files += 1
-            found.bytes += entry.bytes
-        room = EXAMPLES - len(found.first_records)
-        at = pa.array(np.flatnonzero(before != after)[:room])
-        found.first_records += [[row[name] for name in KEY] for row in rows.select(KEY).take(at).to_pylist()]
+def _due(dues: tuple[Due, Due], rows: pa.Table) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows leave a tier under either policy."""
+    one, other = (due.judge(rows).reason == DUE for due in dues)
+    return one, other
 
 
-def _rows(lake: Lake, head: Commit, due: Due, cutoff: datetime) -> Iterator[tuple[FileEntry, pa.Table]]:
-    for entry in concerned(head, due.tier, cutoff):
+def _count(
+    found: MoveEffects, entry: FileEntry, rows: pa.Table, leaving: tuple[NDArray[np.bool_], NDArray[np.bool_]]
+) -> None:
+    before, after = leaving
+    more = after & ~before
+    found.before += int(before.sum())
+    found.after += int(after.sum())
+    found.more += int(more.sum())
+    found.fewer += int((before & ~after).sum())
+    if more.any():
+        found.files += 1
+        found.bytes += entry.bytes
+    room = EXAMPLES - len(found.first_records)
+    at = pa.array(np.flatnonzero(before != after)[:room])
+    found.first_records += [[row[name] for name in KEY] for row in rows.select(KEY).take(at).to_pylist()]
+
+
+def _rows(lake: Lake, head: Commit, dues: tuple[Due, Due]) -> Iterator[tuple[FileEntry, pa.Table]]:
+    cutoff = max(due.cutoff for due in dues)
+    for entry in concerned(head, dues[0].tier, cutoff):
         rows = lake.rows(entry, NEEDED, before=cutoff)
         if rows.num_rows:
             yield entry, rows
