@@ -55,6 +55,18 @@ def test_a_plain_file_is_taken_as_it_is_and_private(tmp_path: Path, database: by
     assert (tmp_path / "unpacked").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_plain_file_is_copied_where_the_file_system_has_no_hard_links(
+    tmp_path: Path, database: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    def refused(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(source), None, str(target))
+
+    monkeypatch.setattr(os, "link", refused)
+    assert run(tmp_path, database, "none").xxh128 == xxhash.xxh3_128_hexdigest(database)
+    assert (tmp_path / "unpacked").read_bytes() == database
+    assert (tmp_path / "unpacked").stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize("kept", [1, 9, 10, 11, 100, -9, -8, -1])
 def test_a_truncated_object_is_refused(kept: int, tmp_path: Path):
     assert reason_of(tmp_path, SAMPLE.read_bytes()[:kept]) in {"truncated", "damaged"}

@@ -110,11 +110,11 @@ def _unpack(source: Path, target: Path, promise: _Promise, max_bytes: int, form:
     try:
         if promise.compression == "gzip":
             with source.open("rb") as packed:
-                _write(_inflate(_chunks(packed)), target, max_bytes, form)
+                _write(_bounded(_inflate(_chunks(packed)), max_bytes, form), target)
         else:
             _check_size(packed_bytes, max_bytes, form)
             source.chmod(0o600)
-            os.link(source, target)
+            _link(source, target)
         unpacked = _described(target, form)
         _check_promises(unpacked, target, packed_bytes, packed_sha256, promise)
     except FileExistsError:
@@ -126,6 +126,17 @@ def _unpack(source: Path, target: Path, promise: _Promise, max_bytes: int, form:
         target.unlink(missing_ok=True)
         raise
     return unpacked
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name, where the file system has such; else copy it."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS}:
+            raise
+        with source.open("rb") as packed:
+            _write(_chunks(packed), target)
 
 
 def _check_label(packed: BinaryIO, compression: Compression, form: _Form) -> None:
@@ -176,12 +187,17 @@ def _inflate(chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise _refused(reason="truncated", message=message, packed_offset=taken)
 
 
-def _write(pieces: Iterator[bytes], target: Path, max_bytes: int, form: _Form) -> None:
+def _bounded(pieces: Iterator[bytes], max_bytes: int, form: _Form) -> Iterator[bytes]:
     size = 0
+    for piece in pieces:
+        size += len(piece)
+        _check_size(size, max_bytes, form)
+        yield piece
+
+
+def _write(pieces: Iterator[bytes], target: Path) -> None:
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         for piece in pieces:
-            size += len(piece)
-            _check_size(size, max_bytes, form)
             file.write(piece)
 
 
