@@ -94,27 +94,24 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _whole(text: str) -> int | str:
+def _whole(text: str) -> float | str:
     """A number of days, or `default`."""
-    if text == DEFAULT:
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        message = f"expected a whole number of days, or default, found {text!r}"
-        raise argparse.ArgumentTypeError(message) from None
+    return _parsed(text, int, "a whole number of days, or default")
 
 
 def _share(text: str) -> float | str:
     """A number, `off`, or `default`."""
-    return text if text == OFF else _number(text, "a number in 0-1, off or default")
+    return text if text == OFF else _parsed(text, float, "a number in 0-1, off or default")
 
 
-def _number(text: str, expected: str = "a number in 0-1 or default") -> float | str:
-    if text == DEFAULT:
-        return text
+def _number(text: str) -> float | str:
+    """A number, or `default`."""
+    return _parsed(text, float, "a number in 0-1 or default")
+
+
+def _parsed(text: str, kind: Callable[[str], float], expected: str) -> float | str:
     try:
-        return float(text)
+        return text if text == DEFAULT else kind(text)
     except ValueError:
         message = f"expected {expected}, found {text!r}"
         raise argparse.ArgumentTypeError(message) from None
