@@ -248,7 +248,10 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(sound: Installati
     done = sound.main("repair", "--json")
     answer = json.loads(done.stdout)
     assert done.returncode == 3
-    assert {item["what"] for item in answer["repaired"]} >= {"records brought back"}
+    (records,) = [item["records"] for item in answer["repaired"] if item["what"] == "records brought back"]
+    sources = ", ".join(f"{count} from {name}" for name, count in records.items())
+    assert sum(records.values()) == 6
+    assert f"  to do: records brought back: shard {SHARD:03d} ({sources})\n" in sound.main("repair").stdout
     assert {found.key: (found.size_bytes, found.etag) for found in sound.lake.store.list("")} == before
 
 
@@ -403,7 +406,9 @@ def test_a_repair_killed_at_any_call_loses_no_upload(tmp_path: Path, broken: str
     carried = vectors(4)
     for number in range(2):
         rows = [memory(f"r{n}", TEXT.format(n, SYSTEM), NOW - DAY, carried[n]) for n in range(2 * number + 2)]
-        put_upload(installation.uploads, SYSTEM, NOW + number * timedelta(hours=1), database({"conversations_v2": rows}))
+        put_upload(
+            installation.uploads, SYSTEM, NOW + number * timedelta(hours=1), database({"conversations_v2": rows})
+        )
         installation.ingest()
     lake = installation.lake
     if broken == "head":

@@ -101,16 +101,24 @@ def scrub(answer: Answer) -> Iterator[str]:
 
 
 def repair(answer: Answer) -> Iterator[str]:
-    """What was brought back, what is still to be done, what is left."""
+    """What was brought back, or would be, what is still to be done, what is left."""
     for item in answer["repaired"]:
         where = f"shard {item['shard']:03d} " if item["shard"] is not None else ""
-        facts = {name: value for name, value in item.items() if name not in {"what", "key", "shard"} and value}
-        told = ", ".join(f"{name} {value}" for name, value in facts.items())
-        yield f"  {item['what']}: {where}{item['key']}{f' ({told})' if told else ''}"
+        told = ", ".join(_repaired_facts(item))
+        about = f"{where}{item['key']}".strip() + (f" ({told})" if told else "")
+        yield f"  {'to do: ' if answer['dry_run'] else ''}{item['what']}: {about}"
     yield from _findings(answer["findings"])
     yield answer["message"]
     for command in answer["commands"]:
         yield f"  then: {command}"
+
+
+def _repaired_facts(item: Answer) -> Iterator[str]:
+    for source, count in item.get("records", {}).items():
+        yield f"{count:,} from {source}"
+    for name, value in item.items():
+        if name not in {"what", "key", "shard", "records"} and value:
+            yield f"{name} {value}"
 
 
 def rebuild_proof(answer: Answer) -> Iterator[str]:

@@ -26,7 +26,7 @@ from akosha.quality.bit_rot import corrected
 from akosha.quality.findings import DamagedShard, Finding, FsckReport
 from akosha.quality.fsck import fsck
 from akosha.quality.recovery import FILE_CODES, backfill_commands, commits_named, uploads_there
-from akosha.quality.salvage import OPERATION, Salvage, awaited_uploads, salvage, shorten
+from akosha.quality.salvage import OPERATION, Salvage, awaited_uploads, planned, salvage, shorten
 from akosha.quality.stored_files import COLD_IN_LAKE, NamedFile, files_of
 from akosha.quality.survey import Survey, survey
 
@@ -294,9 +294,7 @@ class Repair:
             if not state.bad & live:
                 continue
             found = survey(self.lake, state.commits, state.bad, uploads_there(self.lake.store, shard, self.uploads))
-            made = Salvage({})
-            if not self.dry_run:
-                made = self._salvage(found)
+            made = planned(found) if self.dry_run else self._salvage(found)
             self.reread |= made.reread
             self._note("records brought back", "", shard, records=dict(made.records), version=made.version)
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -96,6 +96,11 @@ def salvage(lake: Lake, found: Survey, writer: Writer, *, accept_loss: bool = Fa
     reread = {key[0] for key, source in sources.items() if source in {"archive", "upload"}}
     reread |= {entry.system_id for entry in keys} | {entry.system_id for entry in graphs}
     return Salvage(dict(counts), commit.version, frozenset(reread))
+
+
+def planned(found: Survey) -> Salvage:
+    """What `salvage` would bring back, by source; what nothing has any more among it."""
+    return Salvage(dict(Counter[str](assign(found).values())))
 
 
 def _require_found(found: Survey, sources: Mapping[Key, SourceName], *, accept_loss: bool) -> None:
