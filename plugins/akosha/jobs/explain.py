@@ -204,7 +204,7 @@ def _step(lake: Lake, step: Step, key: Key) -> dict[str, Any]:
         "content_sha256": step.after.digest if step.after else step.before.digest if step.before else "",
         "uploads": [upload["manifest"] for upload in uploads_of(commit, key[0])],
         "verified": _verified(lake, step),
-        "recall": _recall(lake, commit) if _arrives(step) and _has_vector(lake, step.after) else None,
+        "recall": _recall(lake, commit) if step.after and _arrives(step) and _has_vector(lake, step.after) else None,
     }
 
 

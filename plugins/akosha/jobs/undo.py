@@ -70,7 +70,9 @@ def plan_undo(  # noqa: PLR0913 - the parameters of the form
     passed: list[str] = []
     if to_version is not None:
         targets = {head.shard: to_version for head in heads if not is_at(head, to_version)}
-        passed = [f"shard {head.shard} is held at version {to_version} already" for head in heads if is_at(head, to_version)]
+        passed = [
+            f"shard {head.shard} is held at version {to_version} already" for head in heads if is_at(head, to_version)
+        ]
     elif run:
         targets, passed = _before_run(lake, heads, safe_run_id(run))
     else:
