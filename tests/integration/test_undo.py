@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from akosha.lake.commits import Change
 from akosha.lake.documents import seal
 from akosha.lake.edit import edit_shard
 from akosha.lake.lake import Lake
-from akosha.lake.layout import is_memo_key, shard_of
+from akosha.lake.layout import commit_key, is_memo_key, shard_of
 from akosha.lake.objects import ObjectStore
 from akosha.lake.shard_log import Writer
-from akosha.lake.undo import release_shard, undo_shard
+from akosha.lake.undo import release_shard, undo_shard, undone_since
+from akosha.lake.undone import set_aside, undone_uploads
 from akosha.quality.fsck import fsck
 from akosha.uploads.ingest import Ingester
 from akosha.uploads.memos import APPLIED, UploadRef, write_memo
@@ -264,6 +266,24 @@ def test_a_release_after_one_with_skip_that_was_killed_takes_everything_in_again
     release(installation)
     assert installation.ingest()["counts"]["applied"] == 2
     assert ids(installation) == {"id-0", "id-1", "id-2"}
+
+
+def test_a_release_leaves_in_quarantine_what_another_decision_set_aside(installation: Installation):
+    held = undo(installation, 1)
+    uploads = undone_uploads(installation.lake, held)
+    set_aside(installation.lake, replace(held, version=99), uploads, run_id="other", now=NOW)
+    release(installation)
+    assert installation.ingest()["counts"]["due"] == 0
+    with installation.applied():
+        assert len(reading.quarantine_list(reason="undone")) == 2
+
+
+def test_an_undo_is_seen_from_below_and_what_is_not_retained_may_hold_one(installation: Installation):
+    log = installation.lake.shard(SHARD)
+    assert not undone_since(log, 1)
+    installation.lake.store.delete(commit_key(SHARD, 2))
+    assert undone_since(log, 1)
+    assert not undone_since(log, 2)
 
 
 def test_versions_that_cannot_be_gone_back_to_are_refused(installation: Installation):

@@ -123,15 +123,12 @@ def version_at(log: ShardLog, head: Commit, instant: datetime) -> int:
 
 def undone_since(log: ShardLog, version: int) -> bool:
     """Whether an undo has come after a version, or may have: not all that came after it is retained."""
-    commit = log.head()
-    while commit.version > version:
-        if commit.operation == UNDO:
-            return True
-        try:
-            commit = log.read(commit.version - 1)
-        except ObjectMissingError:
-            return True
-    return False
+    head = log.head()
+    try:
+        later = [log.read(number).operation for number in range(head.version - 1, version, -1)]
+    except ObjectMissingError:
+        return True
+    return head.version > version and UNDO in (head.operation, *later)
 
 
 def _target(lake: Lake, head: Commit, to_version: int) -> Commit:
