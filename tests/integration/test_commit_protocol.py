@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.integration.small_lake import NOW, memories, new_lake, table_of
+from tests.integration.small_lake import NOW, keys_of, memories, new_lake, table_of
 from tests.support.s3_proxy import ALWAYS, Proxy, s3_proxy
 
 from akosha.errors import CommitConflictError, CommitUnknownError, CommitVoidError, FormatVersionError, IntegrityError
@@ -409,8 +409,6 @@ class TestStagedFiles:
         rule = proxy.rule("corrupt", method="PUT", path=kind)
 
         def write() -> None:
-            from tests.integration.small_lake import keys_of
-
             with edit_shard(s3_lake, before[1], about()) as edit:
                 drop_first(edit, s3_lake, 1)
                 edit.put("hot", rows(3, seed=9))
@@ -564,6 +562,16 @@ class TestFiles:
             edit.put("hot", rows(3).slice(0, 0))
             edit.drop(head.of_tier("hot")[0], np.array([], dtype=np.uint32))
             assert edit.publish("ingest", WRITER, counts={"new": 0}) == head
+        assert lake.shard(SHARD).head() == head
+
+    def test_a_key_file_confirmed_again_by_the_same_upload_publishes_nothing(self, lake: Lake):
+        """I4."""
+        with edit_shard(lake, lake.shard(SHARD).head(), about()) as edit:
+            edit.set_keys("laptop-7", keys_of(memories("laptop-7", "hot", 3)), newest=NOW, file_xxh128="aa")
+            head = edit.publish("ingest", WRITER, counts={})
+        with edit_shard(lake, head, about()) as edit:
+            edit.confirm_keys("laptop-7", newest=NOW, file_xxh128="aa")
+            assert edit.publish("ingest", WRITER, counts={}) == head
         assert lake.shard(SHARD).head() == head
 
     def test_a_text_that_is_not_its_digest_is_never_written(self, lake: Lake):
