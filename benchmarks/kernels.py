@@ -15,10 +15,11 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 from datasketch import MinHash
 
 from akosha.transforms.cleaning import clean
-from akosha.transforms.digests import content_digests
+from akosha.transforms.digests import utf8_digests
 from akosha.transforms.fingerprints import fingerprints, shingle_hashes
 from akosha.transforms.quantization import quantize
 from akosha.transforms.signs import sign_bits
@@ -60,6 +61,7 @@ def measure(count: int) -> dict[str, float]:
     vectors = np.random.default_rng(1).normal(size=(VECTORS, 384)).astype(np.float32)
     target = np.empty_like(vectors)
     mean = vectors.mean(axis=0)
+    column = pa.array(texts)
     own, reference = seconds(lambda: fingerprints(texts)), seconds(lambda: datasketch_bulk(texts))
     quantised, copied = seconds(lambda: quantize(vectors)), seconds(lambda: np.copyto(target, vectors))
     megabytes = vectors.nbytes / 1e6
@@ -67,7 +69,7 @@ def measure(count: int) -> dict[str, float]:
         "texts": len(texts),
         "mean_text_bytes": sum(len(text.encode()) for text in texts) / len(texts),
         "cleaned_per_s": len(texts) / seconds(lambda: [clean(text) for text in texts]),
-        "digests_per_s": len(texts) / seconds(lambda: content_digests(texts)),
+        "digests_per_s": len(texts) / seconds(lambda: utf8_digests(column)),
         "summaries_per_s": len(texts) / seconds(lambda: summarise(texts)),
         "fingerprints_per_s": len(texts) / own,
         "datasketch_bulk_per_s": len(texts) / reference,

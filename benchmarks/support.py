@@ -102,16 +102,16 @@ def texts(count: int) -> list[str]:
     return [f"Note {number} of the benchmark. {real[number % len(real)]}" for number in range(count)]
 
 
-def write_database(path: Path, records: int, *, first: int, short: bool = False) -> None:
+def write_database(path: Path, records: int, *, first: int, short: bool = False, most: int = 1 << 20) -> None:
     """Append `records` rows of a client's table to a database file, numbered from `first`; no two texts are equal.
 
-    `short` texts have 60 bytes and no vector: for filling a lake fast.
+    `short` texts have 60 bytes and no vector: for filling a lake fast. Other texts are cut at `most` characters.
     """
     with duckdb.connect(str(path), config={"threads": 1}) as con:
         con.execute(
             f"CREATE TABLE IF NOT EXISTS {TABLE} ({', '.join(f'{name} {kind}' for name, kind in COLUMNS.items())})"
         )
-        real = [""] if short else docstrings(2_000)
+        real = [""] if short else [text[:most] for text in docstrings(2_000)]
         con.register("real", pa.table({"place": range(len(real)), "body": real}))
         for start in range(first, first + records, APPENDED_ROWS):
             end = min(start + APPENDED_ROWS, first + records)

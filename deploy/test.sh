@@ -25,5 +25,5 @@ step format ruff format --check .
 step types mypy
 step contracts lint-imports --no-cache --no-logo
 if [ -n "$lint_only" ]; then exit 0; fi
-step tests pytest "$@"
+step tests pytest --numprocesses auto --dist loadfile "$@"
 printf '== all passed in %d s\n' "$SECONDS"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,6 +53,10 @@ def _own_environment() -> None:
 
 
 _own_environment()
+
+# How fast a machine is proves nothing about the code.
+settings.register_profile("akosha", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("akosha")
 
 
 def _free_port() -> int:

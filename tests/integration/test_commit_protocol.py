@@ -13,11 +13,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from tests.integration.small_lake import NOW, memories, new_lake, table_of
+from tests.integration.small_lake import NOW, keys_of, memories, new_lake, table_of
 from tests.support.s3_proxy import ALWAYS, Proxy, s3_proxy
 
-from akosha.errors import CommitConflictError, CommitUnknownError, FormatVersionError, IntegrityError
+from akosha.errors import CommitConflictError, CommitUnknownError, CommitVoidError, FormatVersionError, IntegrityError
 from akosha.lake import shard_log
 from akosha.lake.commits import Change, Commit, FileEntry, Removal
 from akosha.lake.documents import seal
@@ -353,6 +354,25 @@ class TestStagedFiles:
         assert data_files(lake) == set()
         assert lake.heads() == []
 
+    def test_a_void_commit_keeps_every_staged_file(self, lake: Lake):
+        """I18: frozen for days, its number was swept and used again; what it staged is the sweep's to judge."""
+        frozen_on = put_hot(lake, 3)
+        last = [put_hot(lake, 3, seed=seed) for seed in range(2, 6)][-1]
+        for version in (1, 2, 3):
+            lake.store.delete(commit_key(SHARD, version))
+        before = data_files(lake)
+
+        def thaw() -> None:
+            with edit_shard(lake, frozen_on, about()) as edit:
+                edit.put("hot", rows(3, seed=9))
+                edit.publish("ingest", WRITER, counts={})
+
+        with pytest.raises(CommitVoidError):
+            thaw()
+        assert lake.shard(SHARD).head() == last
+        assert list(lake.shard(SHARD).versions()) == [5, 4]
+        assert before < data_files(lake)
+
     def test_a_listing_that_lags_costs_no_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         """I1: a store whose listing is stale must not make a writer take its own commit for void."""
 
@@ -389,8 +409,6 @@ class TestStagedFiles:
         rule = proxy.rule("corrupt", method="PUT", path=kind)
 
         def write() -> None:
-            from tests.integration.small_lake import keys_of
-
             with edit_shard(s3_lake, before[1], about()) as edit:
                 drop_first(edit, s3_lake, 1)
                 edit.put("hot", rows(3, seed=9))
@@ -448,6 +466,20 @@ class TestFiles:
         assert FAN_IN == 8
         assert written <= 2 * 34  # every row once, and once more per size class it has grown through
 
+    def test_full_files_are_written_while_rows_still_come(self, lake: Lake):
+        """A batch of any size is held one file at a time."""
+        with edit_shard(lake, lake.shard(SHARD).head(), about()) as edit:
+            for half in (0, 1):
+                some = memories("laptop-7", "hot", 40)
+                for number, memory in enumerate(some):
+                    memory.vector, memory.record_id = None, f"{half}-{number}"
+                wide = table_of("hot", some)
+                edit.put("hot", pa.concat_tables([wide] * 300))
+                assert len(data_files(lake)) == half
+            head = edit.publish("ingest", WRITER, counts={})
+        assert sorted(entry.rows for entry in head.of_tier("hot")) == [4_000, MAX_ROWS]
+        assert sum(lake.rows(entry, ["record_id"]).num_rows for entry in head.of_tier("hot")) == 24_000
+
     def test_rows_are_kept_in_order_of_system_and_time(self, lake: Lake):
         for number in reversed(range(8)):
             put_hot(lake, 1, seed=number + 1)
@@ -480,6 +512,18 @@ class TestFiles:
         (entry,) = drop_hot(lake, 1).of_tier("hot")
         assert (entry.rows, entry.removal) == (6, None)
         assert ids(lake) == [f"hot-{number:04d}" for number in range(4, 10)]
+
+    def test_a_record_that_left_is_not_counted_as_lacking_a_vector(self, lake: Lake):
+        """The embedding lane asks this number whether there is work."""
+        some = memories("laptop-7", "hot", 10)
+        for memory in some[1:4]:
+            memory.vector = None
+        with edit_shard(lake, lake.shard(SHARD).head(), about()) as edit:
+            edit.put("hot", table_of("hot", some))
+            (entry,) = edit.publish("ingest", WRITER, counts={}).of_tier("hot")
+        assert entry.without_vector == 3
+        (entry,) = drop_hot(lake, 2).of_tier("hot")
+        assert (entry.live_rows, entry.without_vector) == (8, 2)
 
     def test_an_emptied_file_leaves_the_head(self, lake: Lake):
         put_hot(lake, 10)
@@ -518,6 +562,16 @@ class TestFiles:
             edit.put("hot", rows(3).slice(0, 0))
             edit.drop(head.of_tier("hot")[0], np.array([], dtype=np.uint32))
             assert edit.publish("ingest", WRITER, counts={"new": 0}) == head
+        assert lake.shard(SHARD).head() == head
+
+    def test_a_key_file_confirmed_again_by_the_same_upload_publishes_nothing(self, lake: Lake):
+        """I4."""
+        with edit_shard(lake, lake.shard(SHARD).head(), about()) as edit:
+            edit.set_keys("laptop-7", keys_of(memories("laptop-7", "hot", 3)), newest=NOW, file_xxh128="aa")
+            head = edit.publish("ingest", WRITER, counts={})
+        with edit_shard(lake, head, about()) as edit:
+            edit.confirm_keys("laptop-7", newest=NOW, file_xxh128="aa")
+            assert edit.publish("ingest", WRITER, counts={}) == head
         assert lake.shard(SHARD).head() == head
 
     def test_a_text_that_is_not_its_digest_is_never_written(self, lake: Lake):

@@ -19,8 +19,9 @@ from akosha.lake.lake import Lake
 from akosha.lake.layout import commit_key, commits_prefix, shard_of
 from akosha.lake.schemas import KEY
 from akosha.lake.shard_log import Writer
-from akosha.lake.sweep import store_clock, sweep_shard
+from akosha.lake.sweep import SweepOutcome, store_clock, sweep_shard
 from akosha.lake.undo import undo_shard, version_at
+from akosha.quality.fsck import fsck
 from akosha.tiers import hot_to_warm, warm_to_cold
 from akosha.tiers.promote import promote_shard
 
@@ -101,6 +102,40 @@ def test_a_sweep_that_lost_its_race_leaves_the_decision_to_the_next(lake: Lake):
     assert lost
     assert (outcome.condemned, lake.shard(SHARD).head()) == (0, before)
     assert sweep_shard(lake, SHARD, WRITER, now=later).condemned
+
+
+def sweep(lake: Lake) -> SweepOutcome:
+    lake.store.put("shards/077/hot/left-behind.duckdb", b"a staged file")
+    return sweep_shard(lake, SHARD, WRITER, now=datetime.now(UTC) + timedelta(days=90))
+
+
+def overtaken_by_undo(lake: Lake) -> None:
+    """Let an undo come right before the next commit."""
+
+    def overtake(point: str) -> None:
+        if point == "before commit":
+            failpoints.hooks.clear()
+            undo(lake)
+
+    failpoints.hooks.append(overtake)
+
+
+@pytest.mark.parametrize("name", ["hot to warm", "warm to cold", "promote", "sweep"])
+def test_a_commit_that_an_undo_overtakes_changes_nothing(lake: Lake, name: str):
+    """I28: the shard is held from the undo on, also for what was planned and staged before it."""
+    version = lake.shard(SHARD).head().version
+    overtaken_by_undo(lake)
+    (ACTS | {"sweep": sweep})[name](lake)
+    head = lake.shard(SHARD).head()
+    assert (head.version, head.operation, head.condemned) == (version + 1, "undo", ())
+    assert fsck(lake, read_data=True).ok
+
+
+def test_a_sweep_that_an_undo_overtakes_says_that_it_condemned_nothing(lake: Lake):
+    overtaken_by_undo(lake)
+    outcome = sweep(lake)
+    assert "held after an undo" in outcome.waits_for
+    assert (outcome.condemned, outcome.condemned_bytes) == (0, 0)
 
 
 def test_a_store_in_which_things_vanish_has_no_clock(lake: Lake):

@@ -140,6 +140,18 @@ def test_pinned_important_and_used_records_stay_and_are_counted_by_why(tmp_path:
     assert_sound(lake)
 
 
+def test_records_that_no_key_file_lists_leave_by_their_age(tmp_path: Path):
+    """A policy of importance and access has nothing to go by for them; their neighbours are judged by it."""
+    lake = new_lake(tmp_path)
+    put(lake, "hot", aged(SYSTEM, 3, 21), told={"21": {"importance_score": 0.9}})
+    with edit_shard(lake, lake.shard(SHARD).head(), about()) as edit:
+        edit.put("hot", table_of("hot", aged(neighbour(SYSTEM), 2, 20)))
+        edit.publish("ingest", Writer("run-1", 1, NOW), counts={})
+    policy = changed(lake, fields={"importance_at_least": 0.8, "importance_days": 30, "access_days": 14})
+    assert moved(lake, policy, "hot").staying == {"importance": 1}
+    assert (ids(lake, "warm"), ids(lake, "hot")) == ({"20"}, {"2", "3", "21"})
+
+
 def test_a_record_without_a_vector_waits_only_in_hot(tmp_path: Path):
     lake = new_lake(tmp_path)
     rows = aged(SYSTEM, 10, 15)

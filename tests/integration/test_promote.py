@@ -39,11 +39,16 @@ UNTIL = NOW + timedelta(days=30)
 
 
 class Vectors:
-    """A source that gives every text one vector."""
+    """A source that gives every text one vector, until its budget is spent."""
+
+    def __init__(self, budget: int = 99) -> None:
+        self.left = budget
 
     def vectors(self, texts: list[str], digests: list[bytes]) -> tuple[dict[bytes, Embedded], int]:
         assert len(texts) == len(digests)
-        return {digest: Embedded(np.full(384, 0.05, np.float32), "all-minilm-l6-v2") for digest in digests}, 0
+        made = digests[: self.left]
+        self.left -= len(made)
+        return {digest: Embedded(np.full(384, 0.05, np.float32), "all-minilm-l6-v2") for digest in made}, 0
 
 
 @pytest.fixture
@@ -139,6 +144,19 @@ def test_a_vector_that_was_not_kept_is_made_at_once_where_there_is_a_source(lake
     ours = rows.filter(pa.compute.equal(rows.column("embedding_model"), "all-minilm-l6-v2"))
     assert vectors_of(ours.column("embedding"))[0].tolist() == [[pytest.approx(0.05)] * 384] * 2
     assert head.counts["embedded"] == 2
+
+
+@pytest.mark.parametrize("budget", [0, 1])
+def test_records_come_back_without_a_vector_when_the_budget_of_the_source_is_spent(
+    lake: Lake, shelf: Shelf, budget: int
+):
+    """I1: the rest is left to the embedding lane."""
+    without_floats(lake)
+    outcome = promote(lake, *shelf.tiers["warm"][:2], source=Vectors(budget))
+    assert (outcome.rows, outcome.embedded, outcome.left_to_lane) == (2, budget, 2 - budget)
+    assert sum(entry.without_vector for entry in lake.shard(SHARD).head().of_tier("hot")) == 2 - budget
+    assert live(lake) == {"hot": 14, "warm": 10, "cold": 12, "archive": 22}
+    assert fsck(lake, read_data=True).ok
 
 
 def test_promoted_records_are_on_hold_and_an_undo_takes_the_hold_back(lake: Lake, shelf: Shelf):

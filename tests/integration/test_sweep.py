@@ -19,7 +19,7 @@ from akosha.lake.commits import Commit, commit_document
 from akosha.lake.documents import seal
 from akosha.lake.edit import edit_shard
 from akosha.lake.lake import Lake
-from akosha.lake.layout import commit_key, new_file_key, shard_of
+from akosha.lake.layout import commit_key, commits_prefix, new_file_key, shard_of, shard_prefix
 from akosha.lake.provenance import about
 from akosha.lake.shard_log import Writer
 from akosha.lake.sweep import SweepOutcome, store_clock, sweep_shard
@@ -184,6 +184,29 @@ def test_a_condemned_version_cannot_be_gone_back_to(lake: Lake):
         undo_shard(lake, SHARD, to_version=1, writer=WRITER, reason="")
     undo_shard(lake, SHARD, to_version=2, writer=WRITER, reason="")
     assert fsck(lake, read_data=True).ok
+
+
+def test_what_a_killed_first_writer_left_in_a_shard_without_versions_goes(lake: Lake):
+    """I31."""
+    shard = shard_of("somebody else")
+    lake.store.put(new_file_key(shard, "hot"), b"left by a killed writer")
+    for condemned, deleted in ((1, 0), (0, 1)):
+        aged(lake, 2 * DAY)
+        done = sweep_shard(lake, shard, WRITER, now=store_clock(lake.store))
+        assert (done.condemned, done.deleted) == (condemned, deleted)
+    assert list(lake.store.list(shard_prefix(shard) + "hot/")) == []
+    assert fsck(lake, read_data=True).ok
+
+
+def test_what_is_no_commit_among_the_commits_is_left_alone(lake: Lake):
+    """I31: nobody knows what it is, so nothing deletes it."""
+    note = f"{commits_prefix(SHARD)}note.txt"
+    lake.store.put(note, b"left by a person")
+    for _ in range(3):
+        aged(lake, 30 * DAY)
+        sweep(lake)
+    assert note in objects(lake)
+    assert lake.shard(SHARD).head().version == 1
 
 
 def test_a_void_document_below_the_chain_is_taken_away(lake: Lake):

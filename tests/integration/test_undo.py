@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,13 +18,14 @@ from tests.support.uploads import Row, database, memory, put_upload, vectors
 from akosha import jobs
 from akosha.errors import ShardHeldError, UsageError
 from akosha.jobs import reading
-from akosha.lake.commits import Change
+from akosha.lake.commits import Change, commit_document
 from akosha.lake.documents import seal
 from akosha.lake.edit import edit_shard
 from akosha.lake.lake import Lake
 from akosha.lake.layout import commit_key, is_memo_key, shard_of
 from akosha.lake.objects import ObjectStore
 from akosha.lake.shard_log import Writer
+from akosha.lake.sweep import sweep_shard
 from akosha.lake.undo import release_shard, undo_shard, undone_since
 from akosha.lake.undone import set_aside, undone_uploads
 from akosha.quality.fsck import fsck
@@ -305,6 +307,35 @@ def test_versions_that_cannot_be_gone_back_to_are_refused(installation: Installa
         with pytest.raises(UsageError, match="not retained any more; the oldest that is is 2"):
             undo(installation, version)
     assert log.head().version == 3
+
+
+def test_no_undo_goes_below_the_floor_that_a_shard_names(installation: Installation):
+    """I28: as docs/format.md has it, whoever raised the floor."""
+    log = installation.lake.shard(SHARD)
+    head = log.head()
+    raised = replace(head, version=4, commit_id="f" * 32, parent_sha256=head.sha256, floor=2)
+    assert installation.lake.store.put_if_absent(commit_key(SHARD, 4), seal(commit_document(raised)))
+    with pytest.raises(UsageError, match="version 1 of shard 77 cannot be gone back to: the floor is 2"):
+        undo(installation, 1)
+    assert log.head().version == 4
+    assert undo(installation, 2).floor == 2
+
+
+def test_an_undo_across_an_undo_works_after_the_version_between_was_swept(installation: Installation):
+    """I28, I31: 4 went back to 1, which the sweep has taken away since; 3 is retained."""
+    lake = installation.lake
+    before = installation.export()
+    undo(installation, 1)
+    release(installation)
+    for version in (1, 2):
+        document = lake.store.local_path(commit_key(SHARD, version))
+        assert document is not None
+        os.utime(document, (0, 0))
+    assert sweep_shard(lake, SHARD, UNDOER, now=datetime.now(UTC)).versions == 1
+    undone = undo(installation, 3)
+    assert undone.undo is not None
+    assert [one.version for one in undone.undo.undone] == [5, 4]
+    assert installation.export().equals(before)
 
 
 @pytest.mark.parametrize("skip", [False, True])

@@ -291,5 +291,7 @@ class SmallSandbox(Sandbox):
         super().__init__(timeout_seconds=30, max_rows=100_000, max_output_bytes=48 << 20)
         self.inline_rows = inline_rows
 
-    def read(self, database: Path, out_dir: Path, *, inline_rows: int = 0, form: Form = "keys") -> Reading:
-        return super().read(database, out_dir, inline_rows=self.inline_rows, form=form)
+    def read(
+        self, database: Path, out_dir: Path, *, inline_rows: int = 0, form: Form = "keys", known: Path | None = None
+    ) -> Reading:
+        return super().read(database, out_dir, inline_rows=self.inline_rows, form=form, known=known)

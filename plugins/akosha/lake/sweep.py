@@ -40,7 +40,7 @@ class SweepOutcome:
         versions: commit documents deleted.
         strays: documents of void commits deleted: below a gap, no part of the chain.
         left: condemned files that wait for their grace.
-        waits_for: why nothing was done: the shard is held after an undo.
+        waits_for: why nothing was condemned: the shard is held after an undo.
     """
 
     shard: int
@@ -247,7 +247,8 @@ def _carry_out(
     try:
         change = Change(SWEEP, counts=counts, condemn=plan.condemn)
         outcome.version = lake.shard(head.shard).publish(head, change, writer).version
-    except ShardHeldError as held:
-        outcome.waits_for = held.message
-    except CommitConflictError:  # somebody has just named one of them, or swept: the next sweep decides anew
+    except (
+        CommitConflictError
+    ) as lost:  # somebody has just named one of them, swept or undone: the next sweep decides anew
         outcome.condemned = outcome.condemned_bytes = 0
+        outcome.waits_for = lost.message if isinstance(lost, ShardHeldError) else ""

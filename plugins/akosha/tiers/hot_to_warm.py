@@ -190,23 +190,24 @@ class _Mover:
         Raises:
             CommitConflictError: it was obsolete `MAX_REPLANS` times in a row.
         """
-        for attempt in range(MAX_REPLANS):
+        attempt = 1
+        while True:
             try:
                 commit = move.edit.publish(OPERATION, writer, counts=move.outcome.counts())
             except ShardHeldError as held:
                 move.edit.discard()
                 return ShardMove(move.outcome.shard, move.outcome.version, waits_for=held.message)
             except CommitConflictError:
-                if attempt == MAX_REPLANS - 1:
+                if attempt == MAX_REPLANS:
                     raise
+                attempt += 1
                 move.edit.discard()
                 sample = GateSample()
                 move = self.stage(move.outcome.shard, sample)
                 self.judge(sample, [move.outcome.shard])
             else:
                 move.outcome.version = commit.version
-                break
-        return move.outcome
+                return move.outcome
 
 
 def transform(due: pa.Table, audit_share: float | NDArray[np.float64], sample: GateSample) -> tuple[pa.Table, pa.Table]:

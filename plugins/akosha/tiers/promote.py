@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from akosha.embedding.source import VectorSource
 from akosha.errors import CommitConflictError, IntegrityError, ShardHeldError
 from akosha.lake.columns import vectors_column
-from akosha.lake.commits import Commit, held_sentence
+from akosha.lake.commits import Commit
 from akosha.lake.edit import ShardEdit, edit_shard
 from akosha.lake.files import ROW, verify_content
 from akosha.lake.holds import holds, with_holds
@@ -99,7 +99,8 @@ def promote_shard(  # noqa: PLR0913 - what is brought back, by whom, until when,
         IntegrityError: the archive lacks the text of a record, or holds another one; nothing was committed.
         CommitConflictError: other writers made the plan obsolete `MAX_REPLANS` times in a row.
     """
-    for attempt in range(1, MAX_REPLANS + 1):
+    attempt = 1
+    while True:
         try:
             return _Promotion(lake, lake.shard(shard).head(), keys, hold_until, source).done(writer, dry_run=dry_run)
         except ShardHeldError as held:
@@ -107,7 +108,7 @@ def promote_shard(  # noqa: PLR0913 - what is brought back, by whom, until when,
         except CommitConflictError:
             if attempt == MAX_REPLANS:
                 raise
-    raise CommitConflictError(held_sentence(lake.shard(shard).head()), shard=shard)
+            attempt += 1
 
 
 class _Promotion:
