@@ -43,7 +43,9 @@ from support import ANCHOR, BUCKET, TABLE, Lap, lake_folder, lap, put_upload, s3
 
 Figures = dict[str, float]
 SMALL_ROWS = 200
-REAL_CHARACTERS = 580  # as long as the texts of real uploads are: 590 bytes on average, over conversations and reflections
+REAL_CHARACTERS = (
+    580  # as long as the texts of real uploads are: 590 bytes on average, over conversations and reflections
+)
 
 
 @dataclass(frozen=True, slots=True)
