@@ -448,6 +448,21 @@ def test_a_run_is_undone_also_below_a_commit_of_a_task_that_began_before_it(inst
     assert f"version {longer.version + 1} to {longer.version}" in installation.main("undo", "--run", run).stdout
 
 
+def test_what_came_after_an_undo_was_planned_is_not_taken_back_unseen(installation: Installation):
+    """An approval may come a day after the plan that was shown."""
+    before = installation.lake.shard(SHARD).head().version
+    with installation.applied():
+        plan = jobs.plan_undo("late", shard=SHARD, to_version=before - 1, dry_run=False)
+    put(installation, NOW + 5 * HOUR, 41)
+    installation.ingest()
+    with installation.applied():
+        summary = jobs.run_all(plan, progress=lambda _: None)
+    assert summary["counts"] == {"shards": 0, "commits": 0, "moved_on": 1}
+    assert f"shard {SHARD} has moved on since the plan and was left alone: plan again" in summary["message"]
+    head = installation.lake.shard(SHARD).head()
+    assert (head.version, head.held_by) == (before + 1, "")
+
+
 def test_an_undo_of_what_is_undone_already_plans_nothing(installation: Installation):
     undo(installation, 1)
     again = installation.main("undo", "--shard", str(SHARD), "--to-version", "1", "--yes")

@@ -85,7 +85,7 @@ def plan_undo(  # noqa: PLR0913 - the parameters of the form
         }
     effects = [_effect(lake, head, targets[head.shard]) for head in heads if head.shard in targets]
     work = [
-        Work(effect["shard"], 1, items={"to_version": effect["to_version"], "planned": effect["version"] if run else 0})
+        Work(effect["shard"], 1, items={"to_version": effect["to_version"], "planned": effect["version"]})
         for effect in effects
     ]
     cost = _estimate(lake, effects)
@@ -156,7 +156,7 @@ def _undo_one(lake: Lake, plan: Document, part: Mapping[str, Any]) -> dict[str, 
     }
     if is_at(head, items["to_version"]):  # by an earlier attempt of this run, or by another one
         return {**outcome, "undone": head.counts["undone_commits"]}
-    if items["planned"] and items["planned"] != head.version:
+    if items["planned"] != head.version:  # what would be taken back is no longer what was shown, and approved
         return {**outcome, "moved_on": True}
     if plan["parameters"]["dry_run"]:
         _, undo = plan_undo_of(lake, head, items["to_version"])
