@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import boto3
@@ -401,6 +403,28 @@ def test_bytes_spoiled_on_the_way_are_read_again(proxy, behind, tmp_path, action
     store.download("manifest.json", tmp_path / "copy")
     assert (tmp_path / "copy").read_bytes() == b"0123456789" * 100
     assert again.spoiled == 1
+
+
+def test_an_answer_that_cannot_be_read_is_an_outage():
+    """A bit that flipped in the XML of a listing: not our defect, and worth another try."""
+    page = b"<ListBucketResult><Contents><Key>a</Key><Size>4x</Size></Contents></ListBucketResult>"
+
+    class Answering(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name of the base class
+            del format, args
+
+    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        store = S3Store(make_client(f"http://127.0.0.1:{server.server_port}"), "bucket", "", setting=SETTING)
+        with pytest.raises(StoreUnavailableError, match="an answer that cannot be read"):
+            list(store.list(""))
+        server.shutdown()
 
 
 def test_bytes_that_differ_at_every_read_are_refused(proxy, behind):
