@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 import sys
@@ -261,22 +262,13 @@ class S3Store:
 
     def _translate(self, error: Exception, key: str) -> Exception:
         """The `AkoshaError` that says what an operator can do about a botocore error."""
-        import errno
-
         from boto3.exceptions import S3UploadFailedError
         from botocore import exceptions as botocore
 
         if isinstance(error, AkoshaError):
             return error
-        if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            message = "no room left on the disk behind AKOSHA_CACHE_DIR; free space or point the setting elsewhere"
-            return DiskFullError(message, setting="AKOSHA_CACHE_DIR")
-        if isinstance(error, OSError) and error.filename is not None:  # only calls on local files name one
-            message = (
-                f"a local file cannot be used ({error.strerror}: {error.filename}): check the rights and the disk behind "
-                "AKOSHA_CACHE_DIR"
-            )
-            return ConfigurationError(message, setting="AKOSHA_CACHE_DIR", key=key)
+        if isinstance(error, OSError) and (ours := _local_fault(error, key)) is not None:
+            return ours
         wrong = self._wrong_setting(error, key)
         if wrong is not None:
             return wrong
@@ -336,3 +328,17 @@ def _promised(answer: Mapping[str, Any]) -> str:
     etag = str(answer.get("ETag", "")).strip('"')
     encrypted = str(answer.get("ServerSideEncryption", "")).startswith("aws:kms") or "SSECustomerAlgorithm" in answer
     return "" if encrypted or re.fullmatch("[0-9a-f]{32}", etag) is None else etag
+
+
+def _local_fault(error: OSError, key: str) -> AkoshaError | None:
+    """What is wrong with a local file, where that is what failed."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        message = "no room left on the disk behind AKOSHA_CACHE_DIR; free space or point the setting elsewhere"
+        return DiskFullError(message, setting="AKOSHA_CACHE_DIR")
+    if error.filename is not None:  # only calls on local files name one
+        message = (
+            f"a local file cannot be used ({error.strerror}: {error.filename}): check the rights and the disk behind "
+            "AKOSHA_CACHE_DIR"
+        )
+        return ConfigurationError(message, setting="AKOSHA_CACHE_DIR", key=key)
+    return None
