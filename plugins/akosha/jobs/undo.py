@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from akosha.errors import ObjectMissingError, UsageError
+from akosha.errors import CommitConflictError, ObjectMissingError, UsageError
 from akosha.jobs.estimates import Estimate, estimate
 from akosha.jobs.listing import look_again
 from akosha.jobs.plans import (
@@ -26,7 +26,7 @@ from akosha.lake import undo as lake_undo
 from akosha.lake.commits import TIERS, Commit
 from akosha.lake.documents import Document, unseal
 from akosha.lake.lake import Lake
-from akosha.lake.undo import is_at, plan_undo_of, release_shard, undo_shard, version_at
+from akosha.lake.undo import is_at, plan_undo_of, release_shard, undo_from, version_at
 from akosha.lake.undone import undone_uploads
 
 UNDO: Final = lake_undo.UNDO
@@ -162,7 +162,10 @@ def _undo_one(lake: Lake, plan: Document, part: Mapping[str, Any]) -> dict[str, 
         _, undo = plan_undo_of(lake, head, items["to_version"])
         return {**outcome, "undone": len(undo.undone)}
     reason = str(plan["parameters"]["reason"])
-    commit = undo_shard(lake, shard, to_version=items["to_version"], writer=writer_of(lake, plan), reason=reason)
+    try:
+        commit = undo_from(lake, head, items["to_version"], writer_of(lake, plan), reason)
+    except CommitConflictError:
+        return {**outcome, "moved_on": True}
     return {**outcome, "version": commit.version, "undone": commit.counts["undone_commits"]}
 
 

@@ -36,10 +36,10 @@ def undo_shard(lake: Lake, shard: int, *, to_version: int, writer: Writer, reaso
     """
     for _ in range(MAX_REPLANS - 1):
         try:
-            return _try_undo(lake, lake.shard(shard).head(), to_version, writer, reason)
+            return undo_from(lake, lake.shard(shard).head(), to_version, writer, reason)
         except CommitConflictError:
             continue  # others committed meanwhile: what is taken back must be named anew
-    return _try_undo(lake, lake.shard(shard).head(), to_version, writer, reason)
+    return undo_from(lake, lake.shard(shard).head(), to_version, writer, reason)
 
 
 def release_shard(lake: Lake, shard: int, writer: Writer, *, skip: bool = False) -> Commit:
@@ -84,7 +84,13 @@ def plan_undo_of(lake: Lake, head: Commit, to_version: int, reason: str = "") ->
     return target, Undo(target.version, target.commit_id, undone, reason)
 
 
-def _try_undo(lake: Lake, head: Commit, to_version: int, writer: Writer, reason: str) -> Commit:
+def undo_from(lake: Lake, head: Commit, to_version: int, writer: Writer, reason: str) -> Commit:
+    """`undo_shard` on top of a head that was looked at, and of no other.
+
+    Raises:
+        UsageError, CommitUnknownError: as `undo_shard`.
+        CommitConflictError: somebody has committed since; nothing was undone.
+    """
     if is_at(head, to_version):
         return head
     target, undo = plan_undo_of(lake, head, to_version, reason)
