@@ -265,7 +265,7 @@ class Ingester:
                 edit.confirm_keys(system_id, newest=newest, file_xxh128=fetched.file_xxh128)
             return
         edit.set_keys(system_id, plan.keys, newest=newest, file_xxh128=fetched.file_xxh128)
-        details = self._put_new(edit, upload, upload.prepared, plan.rows) if plan.rows.num_rows else []
+        details = self._put_new(edit, upload, upload.prepared, plan.rows)
         for file, numbers in locate(
             self.lake, edit.head, _with_system(plan.retired, system_id), "hot", "warm", "cold", "archive"
         ):
@@ -308,10 +308,12 @@ class Ingester:
         self, edit: ShardEdit, upload: _Upload, prepared: PreparedUpload, wanted: pa.Table
     ) -> list[WantedRows]:
         """Put new and changed records into hot; returns the rows whose details live records take."""
-        provenance = provenance_of(upload.fetched, self.writer.now)
         upload.vectors, upload.written = RowFaults(), 0
         details = []
         for rows in wanted_rows(prepared, wanted, self.sandbox, upload.vectors):
+            provenance = provenance_of(
+                upload.fetched, self.writer.now
+            )  # hashes the file, once: not when nothing is written
             revision = rows.wanted.column("is_revision")
             upload.written += pc.sum(revision).as_py()
             if pc.all(revision).as_py():
