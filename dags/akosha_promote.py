@@ -31,8 +31,8 @@ Yes. What is in hot already stays as it is; one commit per shard moves the rest,
 
 ### On failure
 1. Open the red task and read its last line.
-2. *The archive has no text of …*: these records cannot come back; the message says what is lost and names them. Leave
-   them out, or ingest their uploads again with `akosha_backfill`, *Force* on.
+2. *The archive has no text of …*: these records cannot come back as they are; the message names them, why, and what to do.
+   The others can be promoted one by one.
 3. Otherwise trigger it again with the same form.
 """
 

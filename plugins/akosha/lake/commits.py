@@ -185,7 +185,6 @@ class Change:
         graphs: graph files, as (seen or None, new).
         counts: named numbers for the operator.
         uploads: one mapping for each upload this commit holds.
-        graphs: graph files, as (seen or None, new).
         holds: the hold file, as (seen or None, new or None); the same twice = it must not change meanwhile.
         condemn: paths that the sweep will delete, in the place of those that were condemned.
         restore: a retained version whose files become those of the shard.

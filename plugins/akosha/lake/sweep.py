@@ -247,8 +247,7 @@ def _carry_out(
     try:
         change = Change(SWEEP, counts=counts, condemn=plan.condemn)
         outcome.version = lake.shard(head.shard).publish(head, change, writer).version
-    except (
-        CommitConflictError
-    ) as lost:  # somebody has just named one of them, swept or undone: the next sweep decides anew
+    except CommitConflictError as lost:
+        # Somebody has just named one of them, swept or undone: the next sweep decides anew.
         outcome.condemned = outcome.condemned_bytes = 0
         outcome.waits_for = lost.message if isinstance(lost, ShardHeldError) else ""
