@@ -59,6 +59,11 @@ settings.register_profile("akosha", deadline=None, suppress_health_check=[Health
 settings.load_profile("akosha")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name a case of bytes by its argument and number. The workers must agree on names; gzip bytes hold the time."""
+    return argname if isinstance(val, bytes) else None
+
+
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
