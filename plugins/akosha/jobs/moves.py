@@ -20,7 +20,6 @@ from akosha.jobs.plans import (
     Summary,
     Work,
     chosen_shards,
-    held_said,
     open_lake,
     parse_as_of,
     policy_of_parameters,
@@ -167,13 +166,10 @@ def _listed(shards: Sequence[int]) -> str:
 
 
 def run_batch(lake: Lake, plan: Document, batch: int) -> Result:
-    """Move what is due in the shards of one batch. A shard that is held by now is left alone and named."""
-    heads = {part["shard"]: lake.shard(part["shard"]).head() for part in plan["batches"][batch]}
-    held = [shard for shard, head in heads.items() if head.held_by]
+    """Move what is due in the shards of one batch. A shard that is held by now is left alone and says so."""
     by_instant: dict[str, list[int]] = defaultdict(list)
     for part in plan["batches"][batch]:
-        if part["shard"] not in held:
-            by_instant[part["items"] or ""].append(part["shard"])
+        by_instant[part["items"] or ""].append(part["shard"])
     outcomes: list[ShardMove] = []
     recalls = []
     for until, shards in sorted(by_instant.items()):
@@ -181,7 +177,7 @@ def run_batch(lake: Lake, plan: Document, batch: int) -> Result:
         outcomes += moved
         recalls += [recall] if recall else []
     _log_first(lake, plan, outcomes)
-    return {"batch": batch, "shards": [asdict(outcome) for outcome in outcomes], "recalls": recalls, "held": held}
+    return {"batch": batch, "shards": [asdict(outcome) for outcome in outcomes], "recalls": recalls}
 
 
 def _log_first(lake: Lake, plan: Document, outcomes: Sequence[ShardMove]) -> None:
@@ -215,7 +211,7 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
     counts |= {f"stay_{name}": rows for name, rows in staying.items() if rows}
     recalls = [recall for result in results for recall in result["recalls"] if recall["queries"]]
     parameters = plan["parameters"]
-    held = sorted({*parameters["held"], *(shard for result in results for shard in result["held"])})
+    held = sorted({*parameters["held"], *(outcome["shard"] for outcome in outcomes if outcome["waits_for"])})
     dry_run = bool(parameters["dry_run"])
     message = f"{counts['rows']:,} records {'would move' if dry_run else 'moved'} {plan['job'].replace('-', ' ')}"
     if counts["waiting"]:
@@ -226,7 +222,6 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
         message += f", {counts['unarchived']:,} of them without their full text: the archive is off for their system"
     message += _guesses(counts, dry_run=dry_run)
     message += f" (policy {parameters['policy']})" if parameters.get("policy") else ""
-    message += held_said(outcomes)
     if recalls:
         message += f"; recall@10 at the gate {min(recall['recall'] for recall in recalls):.3f} at least"
         message += "" if all(recall["judged"] for recall in recalls) else " (a small batch is reported, not judged)"
