@@ -16,10 +16,13 @@ import pyarrow.compute as pc
 import pytest
 from tests.integration.small_lake import NOW, Memory, keys_of, memories, new_lake, table_of
 from tests.support.installation import Installation
+from tests.support.uploads import database, put_upload, vectors
+from tests.support.uploads import memory as uploaded
 
 from akosha.jobs import explain
 from akosha.jobs.explained import lines
 from akosha.lake.edit import edit_shard
+from akosha.lake.holds import holds
 from akosha.lake.lake import Lake
 from akosha.lake.layout import shard_of
 from akosha.lake.policy import Policy, Source
@@ -240,6 +243,56 @@ def test_with_the_archive_off_records_age_without_their_text_and_nothing_calls_i
     assert told[plain, "10"]["codes"] is not None, "warm has its own"
     assert told[plain, "100"]["codes"] is None
     assert told[kept, "101"]["content"].endswith("seed 1")
+
+
+def test_a_promotion_leaves_what_was_never_archived_where_it_is_and_brings_back_the_rest(tmp_path: Path):
+    """I1, I11, I32."""
+    lake = new_lake(tmp_path)
+    rows = aged(SYSTEM, 10, 11, 100)
+    put(lake, "hot", rows)
+    assert moved(lake, changed(lake, fields={"archive": False}), "hot", NOW - 3.5 * DAY).unarchived == 2
+    assert moved(lake, changed(lake, fields={"archive": True}), "hot").unarchived == 0
+    akosha = Installation.local(tmp_path).using(lake_url=lake.settings.lake_url).main
+    stays = (
+        "; 2 stay where they are, since the archive was off for their system when they left hot and only their uploads have the "
+        f"full text: {SYSTEM} / {TABLE} / 100; {SYSTEM} / {TABLE} / 11"
+    )
+    dry = akosha("promote", "--system", SYSTEM, "--dry-run")
+    assert "1 records would come back to hot" in dry.stdout, dry.stderr
+    assert stays in dry.stdout
+    assert ids(lake, "hot") == set()
+    done = akosha("promote", "--system", SYSTEM)
+    assert (done.returncode, stays in done.stdout) == (0, True), done.stderr
+    assert (ids(lake, "hot"), ids(lake, "warm"), ids(lake, "archive")) == ({"10"}, {"11", "100"}, set())
+    head = lake.shard(SHARD).head()
+    assert holds(lake, head).column("record_id").to_pylist() == ["10"]
+    assert (head.counts["promoted"], head.counts["unarchived"], head.counts["in_hot"]) == (1, 2, 0)
+    again = akosha("promote", "--system", SYSTEM)
+    assert "0 records came back to hot" in again.stdout, again.stderr
+    assert lake.shard(SHARD).head().files == head.files, "what is left cannot come back; the hold of the other is longer"
+    stranger = akosha("promote", "--system", "laptop-8")
+    assert (stranger.returncode, "no system 'laptop-8' in this lake; near are 'laptop-7'" in stranger.stderr) == (
+        2,
+        True,
+    )
+    assert_sound(lake)
+
+
+def test_deletion_by_absence_takes_effect_with_the_next_upload_also_when_that_is_the_same_file(tmp_path: Path):
+    """I12."""
+    made = Installation.local(tmp_path)
+    Lake.create(made.settings, now=NOW)
+    rows = [uploaded(f"id-{n}", f"Note {n}. Measure it.", NOW - DAY, one) for n, one in enumerate(vectors(2))]
+    shorter = database({"conversations_v2": rows[:1]})
+    for hours, file in enumerate((database({"conversations_v2": rows}), shorter)):
+        put_upload(made.uploads, SYSTEM, NOW + timedelta(hours=hours), file)
+        made.ingest()
+    assert made.export().num_rows == 2
+    said = made.main("policy", "set", "--delete-absent", SYSTEM, "--yes").stdout
+    assert "1 records that their system's newest upload lacks go away" in said
+    put_upload(made.uploads, SYSTEM, NOW + timedelta(hours=2), shorter)
+    made.ingest()
+    assert made.export().column("record_id").to_pylist() == ["id-0"]
 
 
 def test_a_lost_row_of_the_archive_is_damage_also_where_a_policy_once_left_others_out(tmp_path: Path):

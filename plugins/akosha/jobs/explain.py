@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from dataclasses import replace
 from datetime import datetime
@@ -12,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from akosha.errors import ObjectMissingError, UsageError
-from akosha.jobs.plans import open_lake, parse_as_of
+from akosha.jobs.plans import NEAR_MISSES, open_lake, parse_as_of, unknown_system
 from akosha.lake.commits import TIERS, Commit
 from akosha.lake.documents import unseal
 from akosha.lake.files import ROW
@@ -25,7 +24,6 @@ from akosha.tiers.due import Due, instant_of, microseconds
 from akosha.tiers.stay import DUE, FOREVER, NEVER, REASONS
 
 MOVES: Final = {"hot": "hot-to-warm", "warm": "warm-to-cold"}
-NEAR_MISSES: Final = 5
 # What a time is worth, by its evidence: docs/format.md, Times.
 EVIDENCE: Final = {
     "id": "the time inside its id",
@@ -261,9 +259,7 @@ def _unknown(lake: Lake, head: Commit, key: Key, told: Life) -> str:
     """Why there is nothing to explain, and what comes near."""
     system, table, record = key
     if system not in head.keys:
-        names = [name for other in lake.heads() for name in other.keys]
-        near = difflib.get_close_matches(system, names, NEAR_MISSES, 0.5)
-        return f"no system {system!r} in this lake" + (f"; near are {', '.join(map(repr, near))}" if near else "")
+        return unknown_system(lake, system)
     keys = lake.keys(head.keys[system]).select(["source_table", "record_id"])
     ids = keys.column("record_id")
     same = keys.filter(pc.or_(pc.equal(ids, record), pc.starts_with(ids, f"{record}~"))).slice(0, NEAR_MISSES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ Plan = dict[str, Any]
 Result = dict[str, Any]
 Summary = dict[str, Any]
 
+NEAR_MISSES: Final = 5
 AHEAD: Final = timedelta(days=1)
 EARLIEST_YEAR, LATEST_YEAR = 1970, 2200
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -51,6 +53,13 @@ def open_lake(*, to_write: bool = False) -> Lake:
 def now() -> datetime:
     """The clock, read at the seam and nowhere below."""
     return datetime.now(UTC)
+
+
+def unknown_system(lake: Lake, system: str) -> str:
+    """What is said of a system without a record in the lake: the systems whose names come near."""
+    names = [name for head in lake.heads() for name in head.keys]
+    near = difflib.get_close_matches(system, names, NEAR_MISSES, 0.5)
+    return f"no system {system!r} in this lake" + (f"; near are {', '.join(map(repr, near))}" if near else "")
 
 
 def policy_of_plan(lake: Lake, plan: Document) -> Policy:

@@ -19,7 +19,19 @@ from akosha.errors import UsageError
 from akosha.jobs.backfill import parse_interval
 from akosha.jobs.embed import CACHE_FILE
 from akosha.jobs.estimates import FIRST_RECORDS, estimate
-from akosha.jobs.plans import ROWS, Plan, Result, Summary, Work, held_said, now, open_lake, write_plan, writer_of
+from akosha.jobs.plans import (
+    ROWS,
+    Plan,
+    Result,
+    Summary,
+    Work,
+    held_said,
+    now,
+    open_lake,
+    unknown_system,
+    write_plan,
+    writer_of,
+)
 from akosha.lake import layout
 from akosha.lake.documents import Document
 from akosha.lake.lake import Lake
@@ -29,11 +41,12 @@ from akosha.tiers.promote import PromoteOutcome, promote_shard
 
 OPERATION: Final = promote.OPERATION
 HOLD_DAYS: Final = 30
+FIRST_UNARCHIVED: Final = 3  # named in the line
 LISTED_MOST: Final = 100_000  # keys that a plan holds one by one
 EMBED_AT_ONCE: Final = 2_000  # records, some minutes of one core: more are left to the embedding lane
 COUNTS: Final = (
-    "wanted", "rows", "from_warm", "from_cold", "original_vector", "embedded", "left_to_lane", "in_hot", "unknown",
-    "bytes", "files",
+    "wanted", "rows", "from_warm", "from_cold", "original_vector", "embedded", "left_to_lane", "in_hot",
+    "unarchived", "unknown", "bytes", "files",
 )  # fmt: skip
 _UTC: Final = HOT.field("created_at").type
 
@@ -58,7 +71,8 @@ def plan_promote(
         dry_run: only say what would come back.
 
     Raises:
-        UsageError: keys and a system are both given or both missing, the keys are too many, or a value is out of range.
+        UsageError: keys and a system are both given or both missing, the keys are too many, a value is out of range, or no
+            record of the system is in the lake.
     """
     if bool(keys) == bool(system):
         message = "name records to promote: keys, a file of keys, or a system with --since and --until"
@@ -132,6 +146,7 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
         f"{counts['embedded']:,} embedded anew, {counts['left_to_lane']:,} to be re-embedded by the embedding lane"
     )
     message += f"; {counts['in_hot']:,} were in hot already" if counts["in_hot"] else ""
+    message += _unarchived_said(outcomes)
     message += f"; {counts['unknown']:,} keys are of no live record" if counts["unknown"] else ""
     return {
         "message": message + held_said(outcomes),
@@ -143,6 +158,18 @@ def summarise(lake: Lake, plan: Document, results: Sequence[Result]) -> Summary:
     }
 
 
+def _unarchived_said(outcomes: Sequence[Mapping[str, Any]]) -> str:
+    total = sum(outcome["unarchived"] for outcome in outcomes)
+    if not total:
+        return ""
+    first = [" / ".join(key) for outcome in outcomes for key in outcome["first_unarchived"]][:FIRST_UNARCHIVED]
+    more = f" and {total - len(first):,} more" if total > len(first) else ""
+    return (
+        f"; {total:,} stay where they are, since the archive was off for their system when they left hot and only their "
+        f"uploads have the full text: {'; '.join(first)}{more}"
+    )
+
+
 def _of_keys(keys: Sequence[Sequence[str]]) -> list[Work]:
     by_shard: dict[int, list[list[str]]] = defaultdict(list)
     for key in keys:
@@ -152,6 +179,8 @@ def _of_keys(keys: Sequence[Sequence[str]]) -> list[Work]:
 
 def _of_system(lake: Lake, system: str, between: Sequence[str]) -> list[Work]:
     shard = layout.shard_of(system)
+    if system not in lake.shard(shard).head().keys:
+        raise UsageError(unknown_system(lake, system))
     items = {"system": system, "between": list(between)}
     count = _keys_of(lake, {"shard": shard, "items": items}).num_rows
     return [Work(shard, count, items=items)] if count else []

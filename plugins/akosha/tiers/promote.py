@@ -14,11 +14,12 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from akosha.embedding.source import VectorSource
 from akosha.errors import CommitConflictError, IntegrityError, ShardHeldError
 from akosha.lake.columns import vectors_column
-from akosha.lake.commits import Commit
+from akosha.lake.commits import Commit, FileEntry
 from akosha.lake.edit import ShardEdit, edit_shard
 from akosha.lake.files import ROW, verify_content
 from akosha.lake.holds import holds, with_holds
@@ -33,6 +34,7 @@ from akosha.transforms.summaries import summarise
 OPERATION: Final = "promote"
 MAX_REPLANS: Final = 5
 EXAMPLES: Final = 10
+_NO_KEYS: Final = pa.schema([pa.field(name, pa.string()) for name in KEY]).empty_table()
 
 
 @dataclass(slots=True)
@@ -46,9 +48,11 @@ class PromoteOutcome:
         embedded: got a new one at once.
         left_to_lane: have none now; the embedding lane makes it.
         in_hot: were there already, and are held there now.
+        unarchived: stay where they are: the archive was off when they left hot, so only their uploads have the full text.
         unknown: keys of no live record.
         bytes: of the texts that came back.
         first_records: some keys of records that came back.
+        first_unarchived: some keys of those that stay.
         waits_for: why nothing was done: the shard is held after an undo.
     """
 
@@ -62,15 +66,17 @@ class PromoteOutcome:
     embedded: int = 0
     left_to_lane: int = 0
     in_hot: int = 0
+    unarchived: int = 0
     unknown: int = 0
     bytes: int = 0
     files: int = 0
     first_records: list[list[str]] = field(default_factory=list)
+    first_unarchived: list[list[str]] = field(default_factory=list)
     waits_for: str = ""
 
     def counts(self) -> dict[str, int]:
         """The numbers a commit holds."""
-        names = ("rows", "original_vector", "embedded", "left_to_lane", "in_hot")
+        names = ("rows", "original_vector", "embedded", "left_to_lane", "in_hot", "unarchived")
         return {"promoted" if name == "rows" else name: getattr(self, name) for name in names}
 
 
@@ -130,10 +136,14 @@ class _Promotion:
     def done(self, writer: Writer, *, dry_run: bool) -> PromoteOutcome:
         """Stage, verify, publish."""
         with edit_shard(self._lake, self._head, about()) as edit:
-            archive = self._archived(edit, dry_run=dry_run)
+            stay = []
             for entry, numbers in locate(self._lake, self._head, self._wanted, "warm", "cold"):
-                rows = self._lake.rows(entry)
-                rows = rows.filter(pa.array(np.isin(rows.column(ROW).to_numpy(), numbers)))
+                there = self._rows(entry, numbers)
+                archived, archive = self._archived(there)
+                rows, unarchived = _parted(there, archive, shard=self._head.shard)
+                stay.append(unarchived.select(KEY).cast(_NO_KEYS.schema))
+                if not rows.num_rows:
+                    continue
                 self.outcome.from_warm += rows.num_rows * (entry.tier == "warm")
                 self.outcome.from_cold += rows.num_rows * (entry.tier == "cold")
                 self.outcome.files += 1
@@ -141,25 +151,40 @@ class _Promotion:
                 self._count(hot)
                 if not dry_run:
                     edit.put("hot", hot)
-                    edit.drop(entry, numbers)
-            self.outcome.in_hot = self._wanted.num_rows - self.outcome.rows
+                    edit.drop(entry, rows.column(ROW).to_numpy())
+                    for file, places in archived:
+                        edit.drop(file, places)
+            left = pa.concat_tables([_NO_KEYS, *stay])
+            self._count_unarchived(left)
+            self.outcome.in_hot = self._wanted.num_rows - self.outcome.rows - self.outcome.unarchived
             if self._wanted.num_rows and not dry_run:
-                held = holds(self._lake, self._head)
-                after = with_holds(held, self._wanted, until=self._hold_until, now=writer.now)
-                if not after.equals(held):
-                    edit.set_holds(after)
+                self._hold(edit, left, writer)
                 self.outcome.version = edit.publish(OPERATION, writer, counts=self.outcome.counts()).version
         return self.outcome
 
-    def _archived(self, edit: ShardEdit, *, dry_run: bool) -> pa.Table:
-        """Archive rows of the wanted records, which leave the archive."""
-        parts = [ARCHIVE.empty_table()]
-        for entry, numbers in locate(self._lake, self._head, self._wanted, "archive"):
-            rows = self._lake.rows(entry)
-            parts.append(rows.filter(pa.array(np.isin(rows.column(ROW).to_numpy(), numbers))).drop_columns([ROW]))
-            if not dry_run:
-                edit.drop(entry, numbers)
-        return pa.concat_tables(parts)
+    def _rows(self, entry: FileEntry, numbers: NDArray[np.uint32]) -> pa.Table:
+        """Rows of a file by their numbers, these among the columns."""
+        rows = self._lake.rows(entry)
+        return rows.filter(pa.array(np.isin(rows.column(ROW).to_numpy(), numbers)))
+
+    def _archived(self, rows: pa.Table) -> tuple[list[tuple[FileEntry, NDArray[np.uint32]]], pa.Table]:
+        """Where the archive has records, and its rows of them: no more than one file of a tier has, whatever is wanted."""
+        wanted = self._wanted.join(rows.select(KEY), list(KEY), join_type="left semi")
+        places = list(locate(self._lake, self._head, wanted, "archive"))
+        parts = [self._rows(entry, numbers).drop_columns([ROW]) for entry, numbers in places]
+        return places, pa.concat_tables([ARCHIVE.empty_table(), *parts])
+
+    def _hold(self, edit: ShardEdit, stay: pa.Table, writer: Writer) -> None:
+        """Put what is in hot now on hold."""
+        in_hot = self._wanted.join(stay, list(KEY), join_type="left anti")
+        held = holds(self._lake, self._head)
+        after = with_holds(held, in_hot, until=self._hold_until, now=writer.now)
+        if not after.equals(held):
+            edit.set_holds(after)
+
+    def _count_unarchived(self, stay: pa.Table) -> None:
+        self.outcome.unarchived = stay.num_rows
+        self.outcome.first_unarchived = [list(row.values()) for row in stay.slice(0, EXAMPLES).to_pylist()]
 
     def _with_vectors(self, hot: pa.Table, *, dry_run: bool) -> pa.Table:
         """`hot` with vectors for those that lack one, as far as a source is there and its budget lasts."""
@@ -206,8 +231,8 @@ def restored(rows: pa.Table, archive: pa.Table, *, shard: int) -> pa.Table:
     Raises:
         IntegrityError: the archive lacks a record, or has another text under its key.
     """
-    places = _places(rows, archive)
-    _require_archived(rows, places, shard)
+    places = _places(rows, archive, shard)
+    _require_archived(rows.filter(pc.is_null(places)), shard)
     kept = archive.take(places)
     if kept.column("content_sha256").to_pylist() != rows.column("content_sha256").to_pylist():
         message = "the archive has another text than the tier for a record; nothing was promoted; run `akosha fsck --read-data`"
@@ -252,26 +277,38 @@ def _with_times(lake: Lake, head: Commit, keys: pa.Table) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _places(rows: pa.Table, archive: pa.Table) -> pa.Array:
+def _places(rows: pa.Table, archive: pa.Table, shard: int) -> pa.Array:
     """For each row the number of its archive row, null where there is none."""
     mine = rows.select(KEY).append_column("at", pa.array(np.arange(rows.num_rows)))
     theirs = archive.select(KEY).append_column("place", pa.array(np.arange(archive.num_rows)))
-    return mine.join(theirs, list(KEY), join_type="left outer").sort_by("at").column("place").combine_chunks()
+    found = mine.join(theirs, list(KEY), join_type="left outer").sort_by("at").column("place").combine_chunks()
+    if len(found) != rows.num_rows:
+        message = "the archive has a record twice; nothing was promoted; run `akosha fsck --read-data`"
+        raise IntegrityError(message, shard=shard)
+    return found
 
 
-def _require_archived(rows: pa.Table, places: pa.Array, shard: int) -> None:
-    if places.null_count or len(places) != rows.num_rows:
-        lost = rows.filter(pc.is_null(places))
+def _parted(rows: pa.Table, archive: pa.Table, *, shard: int) -> tuple[pa.Table, pa.Table]:
+    """Rows whose text the archive has, and rows that went to warm without one, by policy.
+
+    Raises:
+        IntegrityError: the archive should have a row and has not.
+    """
+    lacking = pc.is_null(_places(rows, archive, shard))
+    without = rows.filter(lacking)
+    never = is_unarchived(without.column("provenance"))
+    _require_archived(without.filter(pc.invert(never)), shard)
+    return rows.filter(pc.invert(lacking)), without
+
+
+def _require_archived(lost: pa.Table, shard: int) -> None:
+    if lost.num_rows:
         names = "; ".join(" / ".join(row.values()) for row in lost.select(KEY).slice(0, EXAMPLES).to_pylist())
-        never_kept = pc.all(is_unarchived(lost.column("provenance"))).as_py()
-        what_to_do = (
-            "The archive was off for their system when they left hot, so only their uploads have the full text; they stay where "
-            "they are. Promote the others by name: --keys with a file that leaves these out"
-            if never_kept
-            else "Run `akosha fsck --read-data`: it names the command that brings back what was archived. Or promote the "
-            "others by name: --keys with a file that leaves these out"
+        message = (
+            f"the archive has no text of {lost.num_rows} records: {names}. Run `akosha fsck --read-data`: it names the command "
+            "that brings back what was archived. Or promote the others by name: --keys with a file that leaves these out; "
+            "nothing was promoted"
         )
-        message = f"the archive has no text of {lost.num_rows} records: {names}. {what_to_do}; nothing was promoted"
         raise IntegrityError(message, shard=shard)
 
 
