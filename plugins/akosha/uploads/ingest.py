@@ -198,7 +198,7 @@ class Ingester:
         attempts = 0
         while uploads:
             head = self.lake.shard(shard).head()
-            self._read(head, uploads, outcome)
+            self._read(head, uploads, policy, outcome)
             if not uploads:
                 return
             try:
@@ -217,11 +217,11 @@ class Ingester:
                 self._forget_what_was_undone(commit, uploads)
                 return
 
-    def _read(self, head: Commit, uploads: list[_Upload], outcome: IngestOutcome) -> None:
+    def _read(self, head: Commit, uploads: list[_Upload], policy: Policy, outcome: IngestOutcome) -> None:
         """Read the keys of a round. What does not read leaves it here: found later, it would have all others planned again."""
         for upload in list(uploads):
             try:
-                if upload.prepared is None and not self._is_known(head, upload):
+                if upload.prepared is None and not self._is_known(head, upload, policy):
                     keys = self._key_file(head.keys.get(upload.ref.system_id))
                     upload.prepared = read_keys(upload.fetched, self.sandbox, keys=keys)
                 if upload.graph is None:
@@ -231,8 +231,11 @@ class Ingester:
                 uploads.remove(upload)
                 self._quarantine(upload.ref, error, outcome)
 
-    def _is_known(self, head: Commit, upload: _Upload) -> bool:
-        return not self.force and _repeats(upload.fetched, head.keys.get(upload.ref.system_id))
+    def _is_known(self, head: Commit, upload: _Upload, policy: Policy) -> bool:
+        """Whether nothing can come of reading it: not where absence deletes, since the policy may be younger than the file."""
+        if self.force or upload.ref.system_id in policy.delete_absent:
+            return False
+        return _repeats(upload.fetched, head.keys.get(upload.ref.system_id))
 
     def _commit(self, head: Commit, uploads: Sequence[_Upload], policy: Policy) -> Commit:
         with edit_shard(self.lake, head, about()) as edit:
