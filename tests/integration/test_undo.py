@@ -116,6 +116,22 @@ def test_uploads_of_undone_commits_count_as_new_after_the_release(installation: 
     assert installation.export().equals(before)
 
 
+def test_a_release_takes_all_in_again_where_a_sweep_deleted_an_undone_commit_at_that_moment(installation: Installation):
+    """I29. The sweep had read its head before the undo was there."""
+    before = installation.export()
+    undo(installation, 1)
+    for version in (1, 2):
+        installation.lake.store.delete(commit_key(SHARD, version))
+    with pytest.raises(UsageError, match=r"1 undone commits were swept .* release without --skip"):
+        release(installation, skip=True)
+    assert installation.lake.shard(SHARD).head().held_by
+    release(installation)
+    assert installation.ingest()["counts"]["due"] == 3
+    assert ids(installation) == {"id-0", "id-1", "id-2"}
+    assert installation.export().equals(before)
+    assert fsck(installation.lake, read_data=True).ok
+
+
 def test_a_held_shard_refuses_every_writer(installation: Installation):
     lake = installation.lake
     before = lake.shard(SHARD).head()

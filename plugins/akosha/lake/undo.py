@@ -9,7 +9,7 @@ from akosha.errors import CommitConflictError, ObjectMissingError, UsageError
 from akosha.lake.commits import Change, Commit, Undo, Undone
 from akosha.lake.lake import Lake
 from akosha.lake.shard_log import ShardLog, Writer
-from akosha.lake.undone import mark_undone, set_aside, take_back, undone_uploads
+from akosha.lake.undone import mark_undone, set_aside, take_back, undone_commits, undone_uploads
 
 UNDO: Final = "undo"
 RELEASE: Final = "release"
@@ -54,7 +54,7 @@ def release_shard(lake: Lake, shard: int, writer: Writer, *, skip: bool = False)
         skip: set those uploads aside in quarantine instead.
 
     Raises:
-        UsageError: the shard is not held.
+        UsageError: the shard is not held; or `skip` where a swept commit document does not tell any more what was undone.
         CommitConflictError: another undo came in between; look again.
         CommitUnknownError: see `ShardLog.publish`.
     """
@@ -62,6 +62,8 @@ def release_shard(lake: Lake, shard: int, writer: Writer, *, skip: bool = False)
     if not head.held_by:
         message = f"shard {shard} is not held; `akosha status` names those that are"
         raise UsageError(message, shard=shard)
+    if skip:
+        _require_told(lake, head)
     uploads = undone_uploads(lake, head)
     if skip:
         set_aside(lake, head, uploads, run_id=writer.run_id, now=writer.now)
@@ -155,6 +157,17 @@ def _target(lake: Lake, head: Commit, to_version: int) -> Commit:
         _require_whole_chain(log)
     _require_files(lake, head, target)
     return target
+
+
+def _require_told(lake: Lake, held: Commit) -> None:
+    """Uploads are set aside by name, and only the undone commits name them."""
+    lost = len(held.undo.undone if held.undo else ()) - len(undone_commits(lake, held))
+    if lost:
+        message = (
+            f"shard {held.shard}: {lost} undone commits were swept at the moment of the undo, so nobody can say which uploads "
+            "they had taken in; release without --skip reads again whatever may have been among them"
+        )
+        raise UsageError(message, shard=held.shard)
 
 
 def _require_whole_chain(log: ShardLog) -> None:

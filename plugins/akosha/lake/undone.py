@@ -29,22 +29,31 @@ def undone_uploads(lake: Lake, held: Commit) -> dict[str, Document]:
     """Uploads that a held shard has lost by its undo, by memo key: what names each of them, as in a memo.
 
     These are the uploads of the undone commits; and those that were found to hold nothing new meanwhile, of systems whose
-    keys or graph are not the same any more: what they held nothing new against is gone.
-
-    Raises:
-        ObjectMissingError: an undone commit is not retained.
+    keys or graph are not the same any more: what they held nothing new against is gone. Where a sweep has deleted an undone
+    commit at the moment of the undo, they are all uploads since then: one that is taken in again for nothing changes nothing.
     """
     undo = held.undo
     if undo is None or not undo.undone:
         return {}
-    log = lake.shard(held.shard)
-    undone = [log.read(one.version) for one in undo.undone]
+    undone = undone_commits(lake, held)
+    told = len(undone) == len(undo.undone)
     found = {upload["memo"]: _named(held.shard, upload) for commit in undone for upload in commit.uploads}
-    changed = _systems_changed(undone[0], held)
-    if changed:
+    changed = _systems_changed(undone[0], held) if told else set()
+    if changed or not told:
         for key, memo in _memos_since(lake, held, undo):
-            if memo["outcome"] in TAKEN_IN and memo["system_id"] in changed:
+            if memo["outcome"] in TAKEN_IN and (memo["system_id"] in changed or not told):
                 found.setdefault(key, named(memo))
+    return found
+
+
+def undone_commits(lake: Lake, held: Commit) -> list[Commit]:
+    """The commits that an undo took back, newest first, without those whose documents are gone."""
+    found = []
+    for one in held.undo.undone if held.undo else ():
+        try:
+            found.append(lake.shard(held.shard).read(one.version))
+        except ObjectMissingError:
+            continue
     return found
 
 
