@@ -1,9 +1,11 @@
 """Ingestion at scale, each figure as a ratio to a reference measured in the same run.
 
-    python benchmarks/ingest.py [sustained] [small] [growth] [repeat] [memory] [--long] [--json]
+    python benchmarks/ingest.py [sustained] [backlog] [small] [growth] [repeat] [memory] [--long] [--json]
 
 - sustained: records with vectors, S3 object to committed hot, all steps on, one process per core; against reading and
   rewriting the same database files with DuckDB. Long form: a million records.
+- backlog: everything arrives before the first run, more than a run takes; runs follow one another until nothing is due, and
+  what is in the lake then is counted. Long form: three million records.
 - small: uploads of 200 rows with texts as long as those of real uploads, all new, of 64 shards; uploads a minute, against
   1,000. The S3 server works on the same cores.
 - growth: an upload of 1,000 new rows by another system of a shard that holds few records, and of one that holds many:
@@ -43,6 +45,7 @@ from support import ANCHOR, BUCKET, TABLE, Lap, lake_folder, lap, put_upload, s3
 
 Figures = dict[str, float]
 SMALL_ROWS = 200
+SHORT_RUN_BYTES = 50 << 20  # of the short backlog's 110 MB; the long one is more than a run takes by its default
 REAL_CHARACTERS = (
     580  # as long as the texts of real uploads are: 590 bytes on average, over conversations and reflections
 )
@@ -53,14 +56,15 @@ class Size:
     """How large the scenarios are."""
 
     sustained: int
+    backlog: int
     small: int
     growth: tuple[int, int]
     repeat: int
     memory: int
 
 
-SHORT = Size(sustained=40_000, small=200, growth=(10_000, 100_000), repeat=100_000, memory=100_000)
-LONG = Size(sustained=1_000_000, small=1_000, growth=(10_000, 1_000_000), repeat=500_000, memory=1_000_000)
+SHORT = Size(sustained=40_000, backlog=60_000, small=200, growth=(10_000, 100_000), repeat=100_000, memory=100_000)
+LONG = Size(sustained=1_000_000, backlog=3_000_000, small=1_000, growth=(10_000, 1_000_000), repeat=500_000, memory=1_000_000)
 
 
 def main() -> None:
@@ -93,14 +97,7 @@ def main() -> None:
 
 def sustained(endpoint: str, folder: Path, size: Size) -> Figures:
     """Many systems, all rows new, two processes."""
-    systems = max(8, size.sustained // 20_000)
-    records = size.sustained // systems
-    kept = folder / "kept.duckdb"
-    for number in range(systems):
-        source = folder / f"source-{number}.duckdb"
-        write_database(source, records, first=number * records)
-        put_upload(endpoint, f"bench-{number:03d}", source, compress=True)
-        source.replace(kept)
+    systems, records, kept = _arrive(endpoint, folder, size.sustained)
     laps: list[Lap] = []
     with lap(laps):
         summary = _ingest("sustained")
@@ -115,6 +112,32 @@ def sustained(endpoint: str, folder: Path, size: Size) -> Figures:
         "rewrite with DuckDB, records per core-second": records / rewrite.cpu,
         "to rewrite, per core": (systems * records / taken.cpu) / (records / rewrite.cpu),
         "hours to drain 3 million records that arrive at once": 3e6 / rate / 3600,
+    }
+
+
+def backlog(endpoint: str, folder: Path, size: Size) -> Figures:
+    """Many more records than a run takes, there before the first run."""
+    systems, records, _ = _arrive(endpoint, folder, size.backlog)
+    if size is SHORT:
+        os.environ["AKOSHA_RUN_BYTES"] = str(SHORT_RUN_BYTES)
+    summaries: list[jobs.Summary] = []
+    laps: list[Lap] = []
+    with lap(laps):
+        while not summaries or summaries[-1]["counts"]["backlog_uploads"]:
+            summaries.append(_ingest(f"drain-{len(summaries)}"))
+    held = sum(entry.rows for head in open_lake().heads() for entry in head.keys.values())
+    new = sum(summary["counts"]["new"] for summary in summaries)
+    if (held, new) != (systems * records, systems * records):
+        message = f"{systems * records:,} records arrived, {new:,} were taken in, {held:,} are in the lake"
+        raise SystemExit(message)
+    return {
+        "records that arrived at once": systems * records,
+        "uploads in the backlog after the first run": summaries[0]["counts"]["backlog_uploads"],
+        "runs until nothing was due": len(summaries),
+        "minutes to drain": laps[0].wall / 60,
+        f"records/s, wall, {os.cpu_count()} processes": held / laps[0].wall,
+        "records per core-second": held / laps[0].cpu,
+        "records lost": systems * records - held,
     }
 
 
@@ -227,6 +250,7 @@ def memory(endpoint: str, folder: Path, size: Size) -> Figures:
 
 SCENARIOS: dict[str, Callable[[str, Path, Size], Figures]] = {
     "sustained": sustained,
+    "backlog": backlog,
     "small": small,
     "growth": growth,
     "repeat": repeat,
@@ -287,6 +311,19 @@ def _expect(summary: jobs.Summary, **wanted: int) -> None:
     if found != wanted:
         message = f"expected {wanted}, found {found}: {summary['message']}"
         raise SystemExit(message)
+
+
+def _arrive(endpoint: str, folder: Path, wanted: int) -> tuple[int, int, Path]:
+    """Uploads of new records by many systems: how many systems, records of each, and the database of the last."""
+    systems = max(8, wanted // 20_000)
+    records = wanted // systems
+    kept = folder / "kept.duckdb"
+    for number in range(systems):
+        source = folder / f"source-{number}.duckdb"
+        write_database(source, records, first=number * records)
+        put_upload(endpoint, f"bench-{number:03d}", source, compress=True)
+        source.replace(kept)
+    return systems, records, kept
 
 
 def _systems_of(shards: range, count: int) -> list[str]:
