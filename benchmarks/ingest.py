@@ -64,7 +64,9 @@ class Size:
 
 
 SHORT = Size(sustained=40_000, backlog=60_000, small=200, growth=(10_000, 100_000), repeat=100_000, memory=100_000)
-LONG = Size(sustained=1_000_000, backlog=3_000_000, small=1_000, growth=(10_000, 1_000_000), repeat=500_000, memory=1_000_000)
+LONG = Size(
+    sustained=1_000_000, backlog=3_000_000, small=1_000, growth=(10_000, 1_000_000), repeat=500_000, memory=1_000_000
+)
 
 
 def main() -> None:

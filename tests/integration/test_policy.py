@@ -269,7 +269,9 @@ def test_a_promotion_leaves_what_was_never_archived_where_it_is_and_brings_back_
     assert (head.counts["promoted"], head.counts["unarchived"], head.counts["in_hot"]) == (1, 2, 0)
     again = akosha("promote", "--system", SYSTEM)
     assert "0 records came back to hot" in again.stdout, again.stderr
-    assert lake.shard(SHARD).head().files == head.files, "what is left cannot come back; the hold of the other is longer"
+    assert lake.shard(SHARD).head().files == head.files, (
+        "what is left cannot come back; the hold of the other is longer"
+    )
     stranger = akosha("promote", "--system", "laptop-8")
     assert (stranger.returncode, "no system 'laptop-8' in this lake; near are 'laptop-7'" in stranger.stderr) == (
         2,
