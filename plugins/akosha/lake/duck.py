@@ -92,9 +92,14 @@ def translate(error: duckdb.Error, path: Path) -> AkoshaError:
     return IntegrityError(message, path=str(path))
 
 
+def is_small(rows: int) -> bool:
+    """Whether a file of so many rows is written with small blocks."""
+    return rows < SMALL_FILE_ROWS
+
+
 def attach_new(con: duckdb.DuckDBPyConnection, path: Path, rows: int) -> None:
     """Create a file at `path` as ``f``: storage version v1.5.0, small blocks when it will hold few rows, row groups of 10,240."""
-    size = f"BLOCK_SIZE {SMALL_BLOCK_BYTES}" if rows < SMALL_FILE_ROWS else f"ROW_GROUP_SIZE {GROUP_ROWS}"
+    size = f"BLOCK_SIZE {SMALL_BLOCK_BYTES}" if is_small(rows) else f"ROW_GROUP_SIZE {GROUP_ROWS}"
     con.execute(f"ATTACH {_quoted(path)} AS f (STORAGE_VERSION '{STORAGE_VERSION}', {size})")
 
 

@@ -194,7 +194,8 @@ def pieces(table: pa.Table) -> Iterator[pa.Table]:
 def _write_duckdb(table: pa.Table, path: Path, kind: str, facts: dict[str, str]) -> None:
     with duck.connection(path) as con:
         duck.attach_new(con, path, table.num_rows)
-        con.execute(statement(f"create_{kind}"))
+        texts = "USING COMPRESSION uncompressed" if duck.is_small(table.num_rows) else ""
+        con.execute(statement(f"create_{kind}").replace("{texts}", texts))
         con.register("incoming", table)
         con.execute(statement("insert_records"))
         con.execute(statement("create_about"), [list(facts), list(facts.values())])
