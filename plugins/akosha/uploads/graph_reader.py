@@ -78,7 +78,7 @@ def extract_graph(con: duckdb.DuckDBPyConnection, database: Path, out_dir: Path,
     """
     reader.attach(con, database, limits)
     tables = reader.base_tables(con)
-    columns = {name: tables["main", name] for name in TABLES if ("main", name) in tables}
+    columns = {name: reader.columns_of(con, name) for name in TABLES if ("main", name) in tables}
     others = reader.names_of_others(con, tables)
     if others and not columns:
         raise UnknownTablesError(", ".join(name[:60] for name in others[:8]))

@@ -208,19 +208,19 @@ def extract_rows(
     return {"tables": tables}
 
 
-def warm_up() -> None:
-    """Do once what every later read repeats: load statements and rules, Arrow kernels, DuckDB's code."""
-    with connect() as con:
-        con.execute("ATTACH ':memory:' AS upload")
-        con.execute("CREATE TABLE upload.main.conversations (id VARCHAR, content VARCHAR)")
-        con.execute("INSERT INTO upload.main.conversations VALUES ('x', 'y')")
-        statement("source_views")
-        names, _, columns = _sources(con)
-        for small in (True, False):
-            query = _query(_projection(names[0], columns[names[0]]), [*KEY_ROWS.names, *TEXT_ROWS.names[1:]])
-            for batch in _batches(con, query, small=small):
-                _selected(batch, KEY_ROWS, NONE_KNOWN)
-                _selected(batch, TEXT_ROWS, NONE_KNOWN)
+def warm_up(con: duckdb.DuckDBPyConnection) -> None:
+    """Do once, on the connection that will be used, what every later read repeats: load statements, rules, kernels, catalogs."""
+    con.execute("ATTACH ':memory:' AS upload")
+    con.execute("CREATE TABLE upload.main.conversations (id VARCHAR, content VARCHAR)")
+    con.execute("INSERT INTO upload.main.conversations VALUES ('x', 'y')")
+    con.execute(statement("source_views")).fetchall()
+    names, _, columns = _sources(con)
+    for small in (True, False):
+        query = _query(_projection(names[0], columns[names[0]]), [*KEY_ROWS.names, *TEXT_ROWS.names[1:]])
+        for batch in _batches(con, query, small=small):
+            _selected(batch, KEY_ROWS, NONE_KNOWN)
+            _selected(batch, TEXT_ROWS, NONE_KNOWN)
+    con.execute("DETACH upload")
 
 
 def limits_from(document: dict[str, int]) -> Limits:
@@ -265,24 +265,27 @@ def attach(con: duckdb.DuckDBPyConnection, database: Path, limits: Limits) -> No
     con.execute("SET lock_configuration = true")
 
 
-Listed = dict[tuple[str, str], dict[str, tuple[str, str]]]
+Columns = dict[str, tuple[str, str]]
 
 
-def base_tables(con: duckdb.DuckDBPyConnection) -> Listed:
-    """Base tables of the attached file as (schema, name), each with its columns by lower-case name: name and type."""
-    found: Listed = {}
-    for schema, table, column, kind in con.execute(statement("source_columns")).fetchall():
-        found.setdefault((schema, table), {})[column.lower()] = (column, kind)
-    return found
+def base_tables(con: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
+    """Base tables of the attached file as (schema, name), sorted."""
+    return con.execute(statement("source_tables")).fetchall()
 
 
-def names_of_others(con: duckdb.DuckDBPyConnection, found: Listed) -> list[str]:
+def columns_of(con: duckdb.DuckDBPyConnection, table: str) -> Columns:
+    """Columns of a base table of the schema ``main`` by lower-case name: name and type, as DuckDB writes it."""
+    listed = con.execute(f"DESCRIBE upload.main.{_identifier(table)}").fetchall()
+    return {name.lower(): (name, kind) for name, kind, *_ in listed}
+
+
+def names_of_others(con: duckdb.DuckDBPyConnection, found: list[tuple[str, str]]) -> list[str]:
     """All tables of the file, or its views when it has none, for people."""
-    others = list(found) or con.execute(statement("source_views")).fetchall()
+    others = found or con.execute(statement("source_views")).fetchall()
     return [name if schema == "main" else f"{schema}.{name}" for schema, name in others]
 
 
-def _sources(con: duckdb.DuckDBPyConnection) -> tuple[list[str], list[str], dict[str, dict[str, tuple[str, str]]]]:
+def _sources(con: duckdb.DuckDBPyConnection) -> tuple[list[str], list[str], dict[str, Columns]]:
     """Source tables, what else there is, and for each source table its columns."""
     found = base_tables(con)
     names = [name for schema, name in found if schema == "main" and kind_of(name)]
@@ -293,7 +296,7 @@ def _sources(con: duckdb.DuckDBPyConnection) -> tuple[list[str], list[str], dict
         message = f"{len(names)} source tables, expected at most {MAX_SOURCE_TABLES}"
         raise LimitError(message)
     known = set(names)
-    columns = {name: found["main", name] for name in names}
+    columns = {name: columns_of(con, name) for name in names}
     return names, [name[:200] for name in ignored if name not in known][:1_000], columns
 
 

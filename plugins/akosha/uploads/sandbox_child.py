@@ -60,9 +60,9 @@ _SIGNALS_OF_LIMITS = {signal.SIGXCPU: "timeout", signal.SIGXFSZ: "too-large", si
 
 def main() -> int:
     """Answer requests until stdin closes."""
-    reader.warm_up()
-    graph_reader.warm_up()
     ready = reader.connect()
+    reader.warm_up(ready)
+    graph_reader.warm_up()
     _send(1, {"outcome": "ready"})
     pending = b""
     while chunk := os.read(0, 65_536):
