@@ -11,7 +11,7 @@
 - growth: an upload of 1,000 new rows by another system of a shard that holds few records, and of one that holds many:
   the ratio of the two. Long form: 10,000 and 1,000,000.
 - repeat: a snapshot that repeats every row, one that adds 100, and the same file once more, which ends after one hash; per
-  core, against SHA-256 of the same texts.
+  core, against SHA-256 of the same texts, which are as long as those of real uploads. Long form: 500,000 rows.
 - memory: the most that one task and its reading child hold while they take in one large upload. Long form: a million rows, a
   database file of more than 2 GB.
 
@@ -197,7 +197,7 @@ def repeat(endpoint: str, folder: Path, size: Size) -> Figures:
     """A snapshot that repeats everything, one that adds 100 rows, and the identical file; one process each time."""
     os.environ["AKOSHA_WORKERS"] = "1"
     source = folder / "source.duckdb"
-    write_database(source, size.repeat, first=0)
+    write_database(source, size.repeat, first=0, most=REAL_CHARACTERS)
     put_upload(endpoint, "repeater", source, compress=False)
     _expect(_ingest("first"), new=size.repeat)
     with duckdb.connect(str(source)) as con:
@@ -206,7 +206,7 @@ def repeat(endpoint: str, folder: Path, size: Size) -> Figures:
     laps: list[Lap] = []
     for number, wanted in enumerate(({"unchanged_rows": size.repeat}, {"new": 100}, {"repeated": 1})):
         if "new" in wanted:
-            write_database(source, 100, first=90_000_000)
+            write_database(source, 100, first=90_000_000, most=REAL_CHARACTERS)
         put_upload(endpoint, "repeater", source, compress=False, later=number + 1)
         plan = jobs.plan_ingest(f"repeat-{number}")
         with lap(laps):  # the task; what a run costs besides does not grow with its rows
