@@ -20,7 +20,7 @@ from akosha.demo.vectors import Corpus, unit_vectors
 from akosha.demo.world import build_world, publish_world
 from akosha.embedding.cache import EmbeddingCache
 from akosha.embedding.model import OUR_MODELS
-from akosha.jobs.rebuild import moves_of
+from akosha.jobs.rebuild import moves_of, planned_moves
 from akosha.lake.edit import edit_shard
 from akosha.lake.files import ROW
 from akosha.lake.lake import Lake
@@ -117,7 +117,7 @@ def test_the_uploads_give_the_live_lake_again(lived: Installation, tmp_path: Pat
 
 
 def test_the_moves_of_the_rebuilt_lake_are_those_of_the_live_one(lived: Installation):
-    found = moves_of(lived.lake, shard_of(LAPTOP))
+    found = moves_of(planned_moves(lived.lake), lived.lake, shard_of(LAPTOP))
     assert [(move.kind, move.as_of) for move in found] == [
         ("hot-to-warm", NOW - DAY), ("hot-to-warm", NOW), ("warm-to-cold", NOW),
     ]  # fmt: skip

@@ -81,6 +81,15 @@ class Move:
     planned_at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedMove:
+    """A run of a move: whether it ended well, and what it was to do by shard."""
+
+    run_id: str
+    ended_well: bool
+    moves: Mapping[int, Move]
+
+
 class _LikeLive(VectorSource):
     """Gives a vector only to texts whose record has one in the live lake: the others still wait there as well."""
 
@@ -116,7 +125,8 @@ def prove_rebuild(out: Path | None = None, *, system: str = "", shard: int | Non
         raise UsageError(message)
     heads, uploads = _snapshot(live, only)
     with _folder(out) as folder:
-        proof = _Proof(live, _empty_lake(live, folder), uploads_source(live.settings), uploads, _policies(live))
+        scratch, source = _empty_lake(live, folder), uploads_source(live.settings)
+        proof = _Proof(live, scratch, source, uploads, _policies(live), planned_moves(live))
         comparison = Comparison()
         for head in heads:
             proof.judge(head, comparison)
@@ -130,6 +140,7 @@ class _Proof:
     source: Source
     uploads: _Uploads
     policies: dict[int, tuple[datetime, bytes]]
+    planned: list[PlannedMove]
     held: list[int] = field(default_factory=list)
     deleting: set[str] = field(default_factory=set)
     replayed: int = 0
@@ -140,7 +151,7 @@ class _Proof:
             self.held.append(head.shard)
             return
         live = export_shard(self.live, head)
-        moved = moves_of(self.live, head.shard)
+        moved = moves_of(self.planned, self.live, head.shard)
         last = {move.kind: move for move in moved}
         with EmbeddingCache(self.live.settings.cache / CACHE_FILE) as cache, Sandbox() as sandbox:
             source = _LikeLive(cache, _with_vectors(live))
@@ -252,23 +263,38 @@ def _with_our_vectors(live: pa.Table) -> set[Key]:
     return {_key(row) for row in rows if row["embedding_model"] in OUR_MODELS}
 
 
-def moves_of(lake: Lake, shard: int) -> list[Move]:
-    """The moves that were carried out in a shard and not undone, in their order, by the plans and summaries of runs."""
+def planned_moves(lake: Lake) -> list[PlannedMove]:
+    """Every move of a lake that was planned and not a dry run, by the plans and summaries of its runs."""
     runs = {listed.key for listed in lake.store.list("runs/")}
+    found = []
+    for kind in (moves.HOT_TO_WARM, moves.WARM_TO_COLD):
+        for key in sorted(key for key in runs if key.endswith(f"/plan-{kind}.json")):
+            plan = unseal(lake.store.get(key), kind="plan", key=key)
+            if plan["parameters"]["dry_run"]:
+                continue
+            summary = f"runs/{plan['run_id']}/summary-{kind}.json"
+            ended = summary in runs and bool(unseal(lake.store.get(summary), kind="summary", key=summary)["ok"])
+            parts = {part["shard"]: part["items"] for batch in plan["batches"] for part in batch}
+            found.append(
+                PlannedMove(plan["run_id"], ended, {shard: _move_of(plan, kind, parts[shard]) for shard in parts})
+            )
+    return found
+
+
+def moves_of(planned: Sequence[PlannedMove], lake: Lake, shard: int) -> list[Move]:
+    """Those that were carried out in a shard, since their run ended well or committed there, and not undone, in their order."""
     commits = [lake.shard(shard).read(version) for version in lake.shard(shard).versions()]
     undone = {one.run_id for commit in commits if commit.undo for one in commit.undo.undone}
     committed = {commit.run_id for commit in commits}
-    found = []
-    for kind in (moves.HOT_TO_WARM, moves.WARM_TO_COLD):
-        for key in (key for key in runs if key.endswith(f"/plan-{kind}.json")):
-            plan = unseal(lake.store.get(key), kind="plan", key=key)
-            if plan["run_id"] not in undone and _carried_out(lake, plan, shard, runs, committed):
-                found.append(_move_of(plan, kind, shard))
+    found = [
+        run.moves[shard]
+        for run in planned
+        if shard in run.moves and run.run_id not in undone and (run.ended_well or run.run_id in committed)
+    ]
     return sorted(found, key=lambda move: (move.planned_at, move.kind))
 
 
-def _move_of(plan: Document, kind: str, shard: int) -> Move:
-    until = next(part["items"] for batch in plan["batches"] for part in batch if part["shard"] == shard)
+def _move_of(plan: Document, kind: str, until: str | None) -> Move:
     parameters = plan["parameters"]
     return Move(
         kind=kind,
@@ -277,16 +303,6 @@ def _move_of(plan: Document, kind: str, shard: int) -> Move:
         policy=parameters.get("policy") or None,
         planned_at=datetime.fromisoformat(plan["planned_at"]),
     )
-
-
-def _carried_out(lake: Lake, plan: Document, shard: int, runs: set[str], committed: set[str]) -> bool:
-    """Whether a plan was for this shard and was not a dry run, and its run ended well or committed here."""
-    shards = {part["shard"] for batch in plan["batches"] for part in batch}
-    if plan["parameters"]["dry_run"] or shard not in shards:
-        return False
-    summary = f"runs/{plan['run_id']}/summary-{plan['job']}.json"
-    ended = summary in runs and unseal(lake.store.get(summary), kind="summary", key=summary)["ok"]
-    return bool(ended) or plan["run_id"] in committed
 
 
 def _snapshot(live: Lake, only: set[int] | None) -> tuple[list[Commit], _Uploads]:
