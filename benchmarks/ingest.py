@@ -86,6 +86,7 @@ def main() -> None:
                 AKOSHA_S3_ENDPOINT_URL=endpoint,
                 AKOSHA_WORKERS="0",
             )
+            os.environ.pop("AKOSHA_RUN_BYTES", None)
             Lake.create(Settings.from_environment(), now=ANCHOR)
             found = SCENARIOS[name](endpoint, folder, LONG if options.long else SHORT)
         figures |= {f"{name}: {what}": value for what, value in found.items()}
@@ -125,7 +126,7 @@ def backlog(endpoint: str, folder: Path, size: Size) -> Figures:
     summaries: list[jobs.Summary] = []
     laps: list[Lap] = []
     with lap(laps):
-        while not summaries or summaries[-1]["counts"]["backlog_uploads"]:
+        while not summaries or (summaries[-1]["counts"]["backlog_uploads"] and summaries[-1]["counts"]["new"]):
             summaries.append(_ingest(f"drain-{len(summaries)}"))
     held = sum(entry.rows for head in open_lake().heads() for entry in head.keys.values())
     new = sum(summary["counts"]["new"] for summary in summaries)

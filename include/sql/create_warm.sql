@@ -1,8 +1,7 @@
 -- The table of a warm file.
 -- Params: none. Needs: the file attached as f. Result: f.records, empty.
 -- codes are TINYINT: DuckDB's INT8 is BIGINT. A value is codes[i] * scale.
--- {texts}: nothing; in a file of few rows USING COMPRESSION uncompressed: there, trying takes three quarters of the time of a
---   write and spares an eighth of the bytes. Such files are merged into larger ones.
+-- {texts}: nothing, or how texts are compressed.
 -- Digests and fingerprints do not compress in DuckDB, and trying takes half of the time of a write: files are as large without.
 CREATE TABLE f.records (
     system_id       VARCHAR NOT NULL,

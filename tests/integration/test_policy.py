@@ -280,6 +280,29 @@ def test_a_promotion_leaves_what_was_never_archived_where_it_is_and_brings_back_
     assert_sound(lake)
 
 
+def test_a_shard_that_is_held_since_its_batch_began_is_left_and_the_others_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """I30."""
+    lake = new_lake(tmp_path)
+    other = next(name for name in ("box-0", "box-1") if shard_of(name) != SHARD)
+    for system, age in ((SYSTEM, 10), (SYSTEM, 11), (other, 12)):
+        put(lake, "hot", aged(system, age))
+    stage = hot_to_warm._Mover.stage
+
+    def staged(mover: Any, shard: int, sample: Any) -> Any:
+        if shard == SHARD:
+            undo_shard(lake, SHARD, to_version=1, writer=Writer("undoer", 1, NOW), reason="")
+        return stage(mover, shard, sample)
+
+    monkeypatch.setattr(hot_to_warm._Mover, "stage", staged)
+    writer = Writer("run-2", 1, NOW)
+    outcomes, _ = hot_to_warm.move_batch(lake, [shard_of(other), SHARD], lake.policy(), writer, as_of=NOW)
+    said = {outcome.shard: (outcome.rows, bool(outcome.waits_for)) for outcome in outcomes}
+    assert said == {SHARD: (0, True), shard_of(other): (1, False)}
+    assert ids(lake, "warm") == {"12"}
+
+
 def test_deletion_by_absence_takes_effect_with_the_next_upload_also_when_that_is_the_same_file(tmp_path: Path):
     """I12."""
     made = Installation.local(tmp_path)

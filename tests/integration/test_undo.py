@@ -122,14 +122,40 @@ def test_a_release_takes_all_in_again_where_a_sweep_deleted_an_undone_commit_at_
     undo(installation, 1)
     for version in (1, 2):
         installation.lake.store.delete(commit_key(SHARD, version))
-    with pytest.raises(UsageError, match=r"1 undone commits were swept .* release without --skip"):
+    refused = r"1 of its undone commits went with a sweep .* release without --skip"
+    with pytest.raises(UsageError, match=refused):
         release(installation, skip=True)
-    assert installation.lake.shard(SHARD).head().held_by
+    dry = installation.main("release", "--skip", "--dry-run")
+    assert (dry.returncode, "went with a sweep" in dry.stderr) == (2, True)
+    undo(installation, 3)
+    undo(installation, 4)
+    assert ids(installation) == {"id-0"}
     release(installation)
-    assert installation.ingest()["counts"]["due"] == 3
+    assert installation.ingest()["counts"]["due"] == 2
     assert ids(installation) == {"id-0", "id-1", "id-2"}
     assert installation.export().equals(before)
     assert fsck(installation.lake, read_data=True).ok
+
+
+def test_what_was_deleted_before_the_version_gone_back_to_stays_deleted(tmp_path: Path):
+    """I29, I12. Also where a sweep deleted every commit but the head at the moment of the undo."""
+    made = Installation.local(tmp_path)
+    Lake.create(made.settings, now=NOW)
+    for hours, numbers, policy in (
+        (5, (0, 1), "--delete-absent"),
+        (4, (0,), "--keep-absent"),
+        (3, (0, 2), ""),
+        (2, (0, 2, 3), ""),
+    ):
+        put(made, NOW - hours * HOUR, *numbers)
+        made.ingest()
+        assert not policy or made.main("policy", "set", policy, SYSTEM, "--yes").returncode == 0
+    undo(made, 2)
+    for version in range(1, 5):
+        made.lake.store.delete(commit_key(SHARD, version))
+    release(made)
+    assert made.ingest()["counts"]["due"] == 2
+    assert ids(made) == {"id-0", "id-2", "id-3"}
 
 
 def test_a_held_shard_refuses_every_writer(installation: Installation):

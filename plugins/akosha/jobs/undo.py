@@ -26,8 +26,8 @@ from akosha.lake import undo as lake_undo
 from akosha.lake.commits import TIERS, Commit
 from akosha.lake.documents import Document, unseal
 from akosha.lake.lake import Lake
-from akosha.lake.undo import is_at, plan_undo_of, release_shard, undo_from, version_at
-from akosha.lake.undone import undone_uploads
+from akosha.lake.undo import is_at, plan_undo_of, release_shard, require_told, undo_from, version_at
+from akosha.lake.undone import undone_commits, undone_uploads
 
 UNDO: Final = lake_undo.UNDO
 RELEASE: Final = lake_undo.RELEASE
@@ -109,7 +109,7 @@ def plan_release(
         dry_run: only say what would be let go.
 
     Raises:
-        UsageError: the shard that is named is not held.
+        UsageError: the shard that is named is not held, or nobody can say any more which uploads are to be set aside.
     """
     only = chosen_shards(system, shard)
     lake = open_lake(to_write=not dry_run)
@@ -117,6 +117,8 @@ def plan_release(
     if only is not None and not held:
         message = f"shard {min(only)} is not held; `akosha status` names those that are"
         raise UsageError(message, shard=min(only))
+    for head in held if skip else ():
+        require_told(lake, head)
     named = ", ".join(f"{head.shard:03d} (undone by run {head.held_by})" for head in held[:NAMED])
     message = f"{len(held)} shards are held" + (f": {named}" if held else "")
     work = [Work(head.shard, 1, items={"hold": head.commit_id}) for head in held]
@@ -246,7 +248,7 @@ def _since(lake: Lake, head: Commit, began: datetime) -> Iterator[Commit]:
 def _effect(lake: Lake, head: Commit, to_version: int) -> dict[str, Any]:
     """What an undo of one shard takes back, by its documents alone."""
     target, undo = plan_undo_of(lake, head, to_version)
-    log = lake.shard(head.shard)
+    undone = undone_commits(lake, head.shard, undo.undone)
     changed = [entry for path, entry in head.files.items() if target.files.get(path) != entry]
     return {
         "shard": head.shard,
@@ -254,7 +256,7 @@ def _effect(lake: Lake, head: Commit, to_version: int) -> dict[str, Any]:
         "to_version": target.version,
         "to_time": target.committed_at,
         "undone": [[one.version, one.operation, one.run_id] for one in undo.undone],
-        "uploads": [upload["manifest"] for one in undo.undone for upload in log.read(one.version).uploads],
+        "uploads": [upload["manifest"] for commit in undone for upload in commit.uploads],
         "records": {tier: [_records(head, tier), _records(target, tier)] for tier in TIERS},
         "rows": sum(entry.live_rows for entry in changed),
         "bytes": sum(entry.bytes for entry in changed),

@@ -63,7 +63,7 @@ def release_shard(lake: Lake, shard: int, writer: Writer, *, skip: bool = False)
         message = f"shard {shard} is not held; `akosha status` names those that are"
         raise UsageError(message, shard=shard)
     if skip:
-        _require_told(lake, head)
+        require_told(lake, head)
     uploads = undone_uploads(lake, head)
     if skip:
         set_aside(lake, head, uploads, run_id=writer.run_id, now=writer.now)
@@ -97,7 +97,7 @@ def undo_from(lake: Lake, head: Commit, to_version: int, writer: Writer, reason:
         return head
     target, undo = plan_undo_of(lake, head, to_version, reason)
     log = lake.shard(head.shard)
-    uploads = sum(len(log.read(one.version).uploads) for one in undo.undone)
+    uploads = sum(len(commit.uploads) for commit in undone_commits(lake, head.shard, undo.undone))
     counts = {"undone_commits": len(undo.undone), "undone_uploads": uploads}
     return log.publish(head, Change(UNDO, counts=counts, restore=target, undo=undo, held_by=writer.run_id), writer)
 
@@ -159,12 +159,17 @@ def _target(lake: Lake, head: Commit, to_version: int) -> Commit:
     return target
 
 
-def _require_told(lake: Lake, held: Commit) -> None:
-    """Uploads are set aside by name, and only the undone commits name them."""
-    lost = len(held.undo.undone if held.undo else ()) - len(undone_commits(lake, held))
+def require_told(lake: Lake, held: Commit) -> None:
+    """Refuse to set uploads aside where a commit that names them is gone.
+
+    Raises:
+        UsageError: a sweep has deleted one at the moment of the undo.
+    """
+    undone = held.undo.undone if held.undo else ()
+    lost = len(undone) - len(undone_commits(lake, held.shard, undone))
     if lost:
         message = (
-            f"shard {held.shard}: {lost} undone commits were swept at the moment of the undo, so nobody can say which uploads "
+            f"shard {held.shard}: {lost} of its undone commits went with a sweep at the moment of the undo, so nobody can say which uploads "
             "they had taken in; release without --skip reads again whatever may have been among them"
         )
         raise UsageError(message, shard=held.shard)

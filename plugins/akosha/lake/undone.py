@@ -7,13 +7,13 @@ while the shard is held, before the commit that lets it go; whoever takes the up
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from akosha.errors import IntegrityError, ObjectMissingError
 from akosha.lake import layout
-from akosha.lake.commits import Commit, Undo
+from akosha.lake.commits import Commit, Undo, Undone
 from akosha.lake.documents import Document, seal, unseal
 from akosha.lake.lake import Lake
 
@@ -30,28 +30,28 @@ def undone_uploads(lake: Lake, held: Commit) -> dict[str, Document]:
 
     These are the uploads of the undone commits; and those that were found to hold nothing new meanwhile, of systems whose
     keys or graph are not the same any more: what they held nothing new against is gone. Where a sweep has deleted an undone
-    commit at the moment of the undo, they are all uploads since then: one that is taken in again for nothing changes nothing.
+    commit at the moment of the undo, they are all uploads but those that the version gone back to and older ones took in.
     """
     undo = held.undo
     if undo is None or not undo.undone:
         return {}
-    undone = undone_commits(lake, held)
+    undone = undone_commits(lake, held.shard, undo.undone)
     told = len(undone) == len(undo.undone)
     found = {upload["memo"]: _named(held.shard, upload) for commit in undone for upload in commit.uploads}
     changed = _systems_changed(undone[0], held) if told else set()
     if changed or not told:
         for key, memo in _memos_since(lake, held, undo):
-            if memo["outcome"] in TAKEN_IN and (memo["system_id"] in changed or not told):
+            if memo["outcome"] in TAKEN_IN and (memo["system_id"] in changed if told else _later(memo, undo)):
                 found.setdefault(key, named(memo))
     return found
 
 
-def undone_commits(lake: Lake, held: Commit) -> list[Commit]:
-    """The commits that an undo took back, newest first, without those whose documents are gone."""
+def undone_commits(lake: Lake, shard: int, undone: Sequence[Undone]) -> list[Commit]:
+    """The commits that an undo takes or took back, newest first, without those whose documents a sweep has deleted."""
     found = []
-    for one in held.undo.undone if held.undo else ():
+    for one in undone:
         try:
-            found.append(lake.shard(held.shard).read(one.version))
+            found.append(lake.shard(shard).read(one.version))
         except ObjectMissingError:
             continue
     return found
@@ -104,6 +104,11 @@ def take_back(lake: Lake, held: Commit, uploads: Mapping[str, Document]) -> None
             continue
         if aside.get("reason") == SET_ASIDE and aside.get("undone") == held.version:
             lake.store.delete(key)
+
+
+def _later(memo: Mapping[str, Any], undo: Undo) -> bool:
+    """Whether an upload was taken in after the version gone back to; one that brought nothing new does not say."""
+    return memo.get("version") is None or int(memo["version"]) > undo.to_version
 
 
 def _named(shard: int, upload: Mapping[str, Any]) -> Document:

@@ -125,7 +125,12 @@ def move_batch(  # noqa: PLR0913 - what, by which policy, as of when
     with ExitStack() as stack:
         mover = _Mover(lake, as_of, until, policy, stack, dry_run)
         held, free = held_shards(lake, shards)
-        staged = [mover.stage(shard, sample) for shard in free]
+        staged = []
+        for shard in free:
+            try:
+                staged.append(mover.stage(shard, sample))
+            except ShardHeldError as since:
+                held.append(ShardMove(shard, waits_for=since.message))
         measure = mover.judge(sample, free)
         outcomes = [*held, *(mover.publish(move, writer) for move in staged)]
     return outcomes, measure
@@ -202,12 +207,19 @@ class _Mover:
                     raise
                 attempt += 1
                 move.edit.discard()
-                sample = GateSample()
-                move = self.stage(move.outcome.shard, sample)
-                self.judge(sample, [move.outcome.shard])
+                try:
+                    move = self._staged_again(move.outcome.shard)
+                except ShardHeldError as held:
+                    return ShardMove(move.outcome.shard, waits_for=held.message)
             else:
                 move.outcome.version = commit.version
                 return move.outcome
+
+    def _staged_again(self, shard: int) -> StagedMove:
+        sample = GateSample()
+        move = self.stage(shard, sample)
+        self.judge(sample, [shard])
+        return move
 
 
 def transform(due: pa.Table, audit_share: float | NDArray[np.float64], sample: GateSample) -> tuple[pa.Table, pa.Table]:

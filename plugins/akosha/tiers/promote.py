@@ -34,6 +34,7 @@ from akosha.transforms.summaries import summarise
 OPERATION: Final = "promote"
 MAX_REPLANS: Final = 5
 EXAMPLES: Final = 10
+_Places = list[tuple[FileEntry, NDArray[np.uint32]]]
 _NO_KEYS: Final = pa.schema([pa.field(name, pa.string()) for name in KEY]).empty_table()
 
 
@@ -137,9 +138,10 @@ class _Promotion:
         """Stage, verify, publish."""
         with edit_shard(self._lake, self._head, about()) as edit:
             stay = []
+            archive_of = self._archive()
             for entry, numbers in locate(self._lake, self._head, self._wanted, "warm", "cold"):
                 there = self._rows(entry, numbers)
-                archived, archive = self._archived(there)
+                archived, archive = self._archived(there, archive_of)
                 rows, unarchived = _parted(there, archive, shard=self._head.shard)
                 stay.append(unarchived.select(KEY).cast(_NO_KEYS.schema))
                 if not rows.num_rows:
@@ -164,15 +166,22 @@ class _Promotion:
 
     def _rows(self, entry: FileEntry, numbers: NDArray[np.uint32]) -> pa.Table:
         """Rows of a file by their numbers, these among the columns."""
-        rows = self._lake.rows(entry)
-        return rows.filter(pa.array(np.isin(rows.column(ROW).to_numpy(), numbers)))
+        return _numbered(self._lake.rows(entry), numbers)
 
-    def _archived(self, rows: pa.Table) -> tuple[list[tuple[FileEntry, NDArray[np.uint32]]], pa.Table]:
-        """Where the archive has records, and its rows of them: no more than one file of a tier has, whatever is wanted."""
-        wanted = self._wanted.join(rows.select(KEY), list(KEY), join_type="left semi")
-        places = list(locate(self._lake, self._head, wanted, "archive"))
-        parts = [self._rows(entry, numbers).drop_columns([ROW]) for entry, numbers in places]
-        return places, pa.concat_tables([ARCHIVE.empty_table(), *parts])
+    def _archive(self) -> list[tuple[FileEntry, pa.Table]]:
+        """Files of the archive that have wanted records, with their keys and row numbers."""
+        found = locate(self._lake, self._head, self._wanted, "archive")
+        return [(entry, _numbered(self._lake.rows(entry, list(KEY)), numbers)) for entry, numbers in found]
+
+    def _archived(self, rows: pa.Table, archive: Sequence[tuple[FileEntry, pa.Table]]) -> tuple[_Places, pa.Table]:
+        """Where `archive` has records, and its rows of them: no more at once than one file of a tier has."""
+        places, parts = [], [ARCHIVE.empty_table()]
+        for entry, keys in archive:
+            numbers = keys.join(rows.select(KEY), list(KEY), join_type="left semi").column(ROW).to_numpy()
+            if len(numbers):
+                places.append((entry, np.sort(numbers)))
+                parts.append(self._rows(entry, numbers).drop_columns([ROW]))
+        return places, pa.concat_tables(parts)
 
     def _hold(self, edit: ShardEdit, stay: pa.Table, writer: Writer) -> None:
         """Put what is in hot now on hold."""
@@ -216,6 +225,10 @@ class _Promotion:
         self.outcome.bytes += pc.sum(pc.binary_length(hot.column("content")), min_count=0).as_py()
         room = EXAMPLES - len(self.outcome.first_records)
         self.outcome.first_records += [list(row.values()) for row in hot.select(KEY).slice(0, room).to_pylist()]
+
+
+def _numbered(rows: pa.Table, numbers: NDArray[np.uint32]) -> pa.Table:
+    return rows.filter(pa.array(np.isin(rows.column(ROW).to_numpy(), numbers)))
 
 
 def restored(rows: pa.Table, archive: pa.Table, *, shard: int) -> pa.Table:
