@@ -169,8 +169,8 @@ def require_told(lake: Lake, held: Commit) -> None:
     lost = len(undone) - len(undone_commits(lake, held.shard, undone))
     if lost:
         message = (
-            f"shard {held.shard}: {lost} of its undone commits went with a sweep at the moment of the undo, so nobody can say which uploads "
-            "they had taken in; release without --skip reads again whatever may have been among them"
+            f"shard {held.shard}: {lost} of its undone commits went with a sweep at the moment of the undo, and only these list "
+            "their uploads for certain; release without --skip reads again what the memos say they took in"
         )
         raise UsageError(message, shard=held.shard)
 

@@ -7,7 +7,7 @@ while the shard is held, before the commit that lets it go; whoever takes the up
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any, Final
 
@@ -30,20 +30,28 @@ def undone_uploads(lake: Lake, held: Commit) -> dict[str, Document]:
 
     These are the uploads of the undone commits; and those that were found to hold nothing new meanwhile, of systems whose
     keys or graph are not the same any more: what they held nothing new against is gone. Where a sweep has deleted an undone
-    commit at the moment of the undo, they are all uploads but those that the version gone back to and older ones took in.
+    commit at the moment of the undo, the memos say what it had taken in.
     """
     undo = held.undo
     if undo is None or not undo.undone:
         return {}
     undone = undone_commits(lake, held.shard, undo.undone)
-    told = len(undone) == len(undo.undone)
     found = {upload["memo"]: _named(held.shard, upload) for commit in undone for upload in commit.uploads}
-    changed = _systems_changed(undone[0], held) if told else set()
-    if changed or not told:
+    versions = {one.version for one in undo.undone}
+    newest_is_there = bool(undone) and undone[0].version == undo.undone[0].version
+    changed = _systems_changed(undone[0], held) if newest_is_there else None
+    if changed or len(undone) < len(versions):
         for key, memo in _memos_since(lake, held, undo):
-            if memo["outcome"] in TAKEN_IN and (memo["system_id"] in changed if told else _later(memo, undo)):
+            if memo["outcome"] in TAKEN_IN and _is_undone(memo, versions, changed):
                 found.setdefault(key, named(memo))
     return found
+
+
+def _is_undone(memo: Mapping[str, Any], versions: Set[int], changed: Set[str] | None) -> bool:
+    """By the version that took an upload in; one that brought nothing new has none and goes by its system, None = any."""
+    if memo.get("version") is not None:
+        return memo["version"] in versions
+    return changed is None or memo["system_id"] in changed
 
 
 def undone_commits(lake: Lake, shard: int, undone: Sequence[Undone]) -> list[Commit]:
@@ -104,11 +112,6 @@ def take_back(lake: Lake, held: Commit, uploads: Mapping[str, Document]) -> None
             continue
         if aside.get("reason") == SET_ASIDE and aside.get("undone") == held.version:
             lake.store.delete(key)
-
-
-def _later(memo: Mapping[str, Any], undo: Undo) -> bool:
-    """Whether an upload was taken in after the version gone back to; one that brought nothing new does not say."""
-    return memo.get("version") is None or int(memo["version"]) > undo.to_version
 
 
 def _named(shard: int, upload: Mapping[str, Any]) -> Document:
