@@ -29,7 +29,7 @@ from akosha.uploads.memos import UploadRef
 from akosha.uploads.quarantine import about_object
 from akosha.uploads.sandbox import Form, Reading, Sandbox
 from akosha.uploads.sources import RowFaults, key_batches, local_us, upload_times
-from akosha.uploads.upsert import ARRIVED, duplicates
+from akosha.uploads.upsert import ARRIVED, LARGE_ROWS, duplicates
 
 MICROSECOND: Final = timedelta(microseconds=1)
 KNOWN_FROM_BYTES: Final = 16 << 20  # below, digesting the texts costs less than preparing the known ones
@@ -144,6 +144,8 @@ def read_keys(fetched: FetchedUpload, sandbox: Sandbox, *, keys: Path | None = N
     arrived = _arrived(named, times)
     source_rows = np.concatenate([np.empty(0, np.int64), *(batch.column("source_row").to_numpy() for batch in batches)])
     arrived = _once(arrived, source_rows, fetched.folder, faults)
+    if arrived.num_rows >= LARGE_ROWS:
+        pa.default_memory_pool().release_unused()  # 160 MiB after a million rows
     facts = {
         "rows": arrived.num_rows,
         "tables": {table.name: table.rows for table in reading.tables},

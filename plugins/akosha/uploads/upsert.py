@@ -61,6 +61,7 @@ _COUNTED_IN: Final = {
     "amended": ("amended", "retimed"),
 }
 _IN_MEMORY_ROWS: Final = 1 << 20  # of two short texts each: 100 MB
+LARGE_ROWS: Final = 100_000  # from here on giving memory back costs little beside the work
 COUNTED: Final = ("new", "changed", "gone", "older", "retimed", "amended")
 _EVIDENCE_SQL: Final = "[" + ", ".join(f"'{name}'" for name in EVIDENCE) + "]"
 _BASE_ID: Final = "regexp_replace(record_id, '(?s)(.)~(' || left(lower(hex(content_sha256)), 8) || '|' || lower(hex(content_sha256)) || ')$', '\\1')"
@@ -130,7 +131,7 @@ def plan_upsert(
     """
     is_newest = live.newest is None or manifest_time >= live.newest
     deletes = rules.delete_absent and not rules.ambiguous
-    with duck.connection(folder) as con:
+    with duck.connection(folder, large=arrived.num_rows >= LARGE_ROWS) as con:
         _register(con, live, arrived)
         params = {"manifest": manifest_time, "newest": live.newest, "ambiguous": rules.ambiguous}
         matched = _filled("upsert_matched", base_id=_BASE_ID, once=_ONCE if rules.ambiguous else "")
@@ -160,7 +161,7 @@ def duplicates(arrived: pa.Table, folder: Path) -> pa.Table:
         keys = arrived.group_by(["source_table", "record_id"], use_threads=False).aggregate([])
         if keys.num_rows == arrived.num_rows:
             return arrived.select(["position", "source_table", "record_id"]).slice(0, 0)
-    with duck.connection(folder) as con:
+    with duck.connection(folder, large=arrived.num_rows >= LARGE_ROWS) as con:
         con.register("arrived", arrived)
         return con.sql(statement("upsert_duplicates")).to_arrow_table()
 
