@@ -405,9 +405,15 @@ def test_bytes_spoiled_on_the_way_are_read_again(proxy, behind, tmp_path, action
     assert again.spoiled == 1
 
 
-def test_an_answer_that_cannot_be_read_is_an_outage():
-    """A bit that flipped in the XML of a listing: not our defect, and worth another try."""
-    page = b"<ListBucketResult><Contents><Key>a</Key><Size>4x</Size></Contents></ListBucketResult>"
+@pytest.mark.parametrize(
+    "page",
+    [
+        b"<ListBucketResult><Contents><Key>a</Key><Size>4x</Size></Contents></ListBucketResult>",
+        b'<?xml version="1.0" encoding="u4f-8"?><ListBucketResult/>',
+    ],
+)
+def test_an_answer_that_cannot_be_read_is_an_outage(page: bytes):
+    """A bit that flipped in the XML of a listing: not our defect, and worth another try. The storm found two of these."""
 
     class Answering(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -280,7 +280,7 @@ class S3Store:
             message = f"{self.url} did not answer: check AKOSHA_S3_ENDPOINT_URL and that the store is up"
             return StoreUnavailableError(message, setting="AKOSHA_S3_ENDPOINT_URL", key=key, cause=str(error)[:200])
         if isinstance(
-            error, (ValueError, KeyError, TypeError)
+            error, (ValueError, LookupError, TypeError)
         ):  # botocore over XML or headers that say nothing it knows
             message = (
                 f"{self.url} gave an answer that cannot be read: try again; if it stays, check the network in between"
