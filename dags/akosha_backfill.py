@@ -17,6 +17,7 @@ from akosha_airflow import (
     hand_out,
     lake_run_id,
     library_errors,
+    text_param,
 )
 
 DOC = """
@@ -51,12 +52,8 @@ publishes no commit. An older upload never replaces a newer text.
     default_args=default_args(execution_timeout=timedelta(hours=12)),
     on_failure_callback=FailureNotice(),
     params={
-        "systems": Param(
-            "",
-            type="string",
-            maxLength=16_384,
-            title="Systems",
-            description="Only these system ids, separated by commas; empty = all systems.",
+        "systems": text_param(
+            "Systems", "Only these system ids, separated by commas; empty = all systems.", most=16_384
         ),
         "from_date": date_param("From", "Only uploads of this day (UTC) or later; empty = from the first."),
         "until_date": date_param("Until", "Only uploads of this day (UTC) or earlier; empty = up to the last."),
@@ -86,7 +83,7 @@ def akosha_backfill() -> None:
         with library_errors():
             planned = jobs.plan_backfill(
                 lake_run_id(context),
-                systems=[name.strip() for name in params["systems"].split(",") if name.strip()],
+                systems=[name.strip() for name in (params["systems"] or "").split(",") if name.strip()],
                 between=(params["from_date"], params["until_date"]),
                 force=params["force"],
                 dry_run={"yes": True, "no": False}.get(params["dry_run"]),

@@ -69,7 +69,7 @@ def akosha_embed() -> None:
             return hand_out(
                 jobs.plan_embed(
                     lake_run_id(context),
-                    system=params["system"],
+                    system=params["system"] or "",
                     shard=params["shard"],
                     budget_seconds=params["budget_seconds"],
                     dry_run=params["dry_run"],

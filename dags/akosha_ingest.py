@@ -75,7 +75,7 @@ def akosha_ingest() -> None:
 
         context = get_current_context()
         params, interval = context["params"], backfill_interval(context)
-        system, shard = params["system"], params["shard"]
+        system, shard = params["system"] or "", params["shard"]
         with library_errors():
             if interval:
                 systems = [system] if system else []

@@ -63,7 +63,10 @@ def akosha_maintain() -> None:
         with library_errors():
             return hand_out(
                 jobs.plan_maintain(
-                    lake_run_id(context), system=params["system"], shard=params["shard"], dry_run=params["dry_run"]
+                    lake_run_id(context),
+                    system=params["system"] or "",
+                    shard=params["shard"],
+                    dry_run=params["dry_run"],
                 )
             )
 

@@ -7,7 +7,15 @@ from datetime import timedelta
 
 from airflow.sdk import Param, dag, get_current_context, task
 
-from akosha_airflow import Approval, FailureNotice, ask_approval, default_args, dry_run_param, library_errors
+from akosha_airflow import (
+    Approval,
+    FailureNotice,
+    ask_approval,
+    default_args,
+    dry_run_param,
+    library_errors,
+    text_param,
+)
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +56,7 @@ def share_param(title: str, description: str) -> Param:
 
 def records_param(title: str, description: str) -> Param:
     """A form field for records, one in each line."""
-    return Param([], type="array", items={"type": "string"}, title=title, description=description)
+    return Param([], type=["null", "array"], items={"type": "string"}, title=title, description=description)
 
 
 @dag(
@@ -61,13 +69,7 @@ def records_param(title: str, description: str) -> Param:
     default_args=default_args(execution_timeout=timedelta(hours=2)),
     on_failure_callback=FailureNotice(),
     params={
-        "system": Param(
-            "",
-            type="string",
-            maxLength=512,
-            title="System",
-            description="Only for this system id; empty = the whole lake.",
-        ),
+        "system": text_param("System", "Only for this system id; empty = the whole lake."),
         "hot_days": days_param("Hot days", "Age in days at which a record leaves hot.", least=1),
         "warm_days": days_param("Warm days", "Age in days at which a record leaves warm.", least=1),
         "archive": Param(
@@ -87,7 +89,7 @@ def records_param(title: str, description: str) -> Param:
         "access_days": days_param("Days for access", "Days a record stays in its tier after an access; 0 = off."),
         "reset": Param(
             [],
-            type="array",
+            type=["null", "array"],
             items={"type": "string", "enum": FIELDS},
             examples=FIELDS,
             title="Reset",

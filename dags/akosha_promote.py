@@ -16,6 +16,7 @@ from akosha_airflow import (
     hand_out,
     lake_run_id,
     library_errors,
+    text_param,
 )
 
 DOC = """
@@ -47,18 +48,14 @@ Yes. What is in hot already stays as it is; one commit per shard moves the rest,
     default_args=default_args(execution_timeout=timedelta(hours=4)),
     on_failure_callback=FailureNotice(),
     params={
-        "system": Param(
-            "", type="string", maxLength=512, title="System", description="All aged records of this system id."
-        ),
+        "system": text_param("System", "All aged records of this system id."),
         "from_date": date_param("From", "Of these only records created on this day (UTC) or later; empty = from the first."),
         "until_date": date_param("Until", "Of these only records created on this day (UTC) or earlier; empty = all."),
-        "keys": Param(
-            "",
-            type="string",
+        "keys": text_param(
+            "Records",
+            "Instead of a system: one record on each line, as system, table and id, separated by tabs or ' / '.",
+            most=1_048_576,
             format="multiline",
-            maxLength=1_048_576,
-            title="Records",
-            description="Instead of a system: one record on each line, as system, table and id, separated by tabs or ' / '.",
         ),
         "hold_days": Param(
             30, type="integer", minimum=1, maximum=36_500, title="Hold days",
@@ -75,13 +72,13 @@ def akosha_promote() -> None:
 
         context = get_current_context()
         params = context["params"]
-        lines = [line.strip("\r\n") for line in params["keys"].splitlines() if line.strip()]
+        lines = [line.strip("\r\n") for line in (params["keys"] or "").splitlines() if line.strip()]
         with library_errors():
             return hand_out(
                 jobs.plan_promote(
                     lake_run_id(context),
                     keys=[line.split("\t" if "\t" in line else " / ", 2) for line in lines],
-                    system=params["system"],
+                    system=params["system"] or "",
                     between=(params["from_date"], params["until_date"]),
                     hold_days=params["hold_days"],
                     dry_run=params["dry_run"],

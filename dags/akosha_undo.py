@@ -17,6 +17,7 @@ from akosha_airflow import (
     lake_run_id,
     library_errors,
     scope_params,
+    text_param,
 )
 
 DOC = """
@@ -58,10 +59,7 @@ Yes. What is undone or let go already is found so.
             description="Return shards to an earlier version, or let shards go that are held after that.",
         ),
         **scope_params(),
-        "run": Param(
-            "", type="string", maxLength=512, title="Run",
-            description="Undo the commits of this run, by its name below runs/ in the lake.",
-        ),
+        "run": text_param("Run", "Undo the commits of this run, by its name below runs/ in the lake."),
         "to_time": Param(
             None, type=["null", "string"], format="date-time", title="To time",
             description="Undo everything committed after this instant (with its UTC offset).",
@@ -70,10 +68,7 @@ Yes. What is undone or let go already is found so.
             None, type=["null", "integer"], minimum=0, title="To version",
             description="Return the shard or the system's shard named above to this version.",
         ),
-        "reason": Param(
-            "", type="string", maxLength=1_000, title="Reason",
-            description="A sentence for whoever finds the shards held.",
-        ),
+        "reason": text_param("Reason", "A sentence for whoever finds the shards held.", most=1_000),
         **dry_run_param("Only say which commits, uploads and records are concerned; commit nothing.", default=True),
     },
     tags=["akosha", "hot", "warm", "cold"],
@@ -85,7 +80,7 @@ def akosha_undo() -> None:
 
         context = get_current_context()
         params = context["params"]
-        scope = {"shard": params["shard"], "system": params["system"], "dry_run": params["dry_run"]}
+        scope = {"shard": params["shard"], "system": params["system"] or "", "dry_run": params["dry_run"]}
         with library_errors():
             if params["action"] != "undo":
                 return hand_out(jobs.plan_release(lake_run_id(context), **scope, skip=params["action"] != "release"))
@@ -94,8 +89,8 @@ def akosha_undo() -> None:
                 **scope,
                 to_version=params["to_version"],
                 to_time=params["to_time"],
-                run=params["run"],
-                reason=params["reason"],
+                run=params["run"] or "",
+                reason=params["reason"] or "",
             )
         if planned["batches"] and not params["dry_run"]:
             ask_approval(f"Undo: {planned['message']}", planned["estimate"])

@@ -78,12 +78,18 @@ def default_args(*, execution_timeout: timedelta) -> dict[str, Any]:
     }
 
 
+def text_param(title: str, description: str, *, most: int = 512, **schema: str) -> Param:
+    """A form field for text that may stay empty. Airflow's form asks for a value wherever null is not allowed.
+
+    A field that was cleared comes as None: read it with ``or ""``.
+    """
+    return Param("", type=["null", "string"], maxLength=most, title=title, description=description, **schema)
+
+
 def scope_params() -> dict[str, Param]:
     """The form fields that narrow a run to one system or one shard."""
     return {
-        "system": Param(
-            "", type="string", maxLength=512, title="System", description="Only this system id; empty = all systems."
-        ),
+        "system": text_param("System", "Only this system id; empty = all systems."),
         "shard": Param(
             None,
             type=["null", "integer"],
@@ -127,12 +133,9 @@ def move_params() -> dict[str, Param]:
                 title="Force",
                 description="Accept an 'As of' more than a day ahead of the clock. Records then age early.",
             ),
-            "continues": Param(
-                "",
-                type="string",
-                maxLength=512,
-                title="Continues",
-                description="Leave it empty. A run that takes the next slice of a large move names the plan it continues.",
+            "continues": text_param(
+                "Continues",
+                "Leave it empty. A run that takes the next slice of a large move names the plan it continues.",
             ),
         }
     )
@@ -425,8 +428,8 @@ def move(kind: str, asset: Asset) -> None:
         from akosha import jobs
 
         context = get_current_context()
-        fields = ("system", "shard", "dry_run", "force", "continues")
-        chosen = {name: context["params"][name] for name in fields}
+        chosen = {name: context["params"][name] for name in ("shard", "dry_run", "force")}
+        chosen |= {name: context["params"][name] or "" for name in ("system", "continues")}
         with library_errors():
             return hand_out(jobs.plan_move(lake_run_id(context), kind, as_of=as_of(context), **chosen))
 

@@ -178,6 +178,8 @@ def test_every_form_field_says_what_it_is_and_what_fits(dag):
         param = dag.params.get_param(name)
         assert len(param.description) > 20, name
         assert param.schema["type"], name
+        empty = param.value in ("", None, [])
+        assert "null" in param.schema["type"] or not empty, f"the form asks for {name} before a run can be triggered"
     if "shard" in dag.params:
         shard = dag.params.get_param("shard").schema
         assert (shard["minimum"], shard["maximum"]) == (0, 255)
