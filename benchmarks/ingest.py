@@ -46,9 +46,7 @@ from support import ANCHOR, BUCKET, TABLE, Lap, lake_folder, lap, put_upload, s3
 Figures = dict[str, float]
 SMALL_ROWS = 200
 SHORT_RUN_BYTES = 50 << 20  # of the short backlog's 110 MB; the long one is more than a run takes by its default
-REAL_CHARACTERS = (
-    580  # as long as the texts of real uploads are: 590 bytes on average, over conversations and reflections
-)
+REAL_CHARACTERS = 580  # texts of real uploads have 590 bytes on average, over conversations and reflections
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +143,7 @@ def backlog(endpoint: str, folder: Path, size: Size) -> Figures:
 
 
 def small(endpoint: str, folder: Path, size: Size) -> Figures:
-    """Uploads of 200 rows by 64 systems per shard, arriving together."""
+    """Uploads of 200 rows, all new, by systems of 64 shards, arriving together."""
     source = folder / "source.duckdb"
     systems = _systems_of(range(64), size.small)
     for number, system_id in enumerate(systems):

@@ -32,8 +32,8 @@ Yes. What is in hot already stays as it is; one commit per shard moves the rest,
 
 ### On failure
 1. Open the red task and read its last line.
-2. *The archive has no text of …*: these records cannot come back as they are; the message names them, why, and what to do.
-   The others can be promoted one by one.
+2. *The archive has no text of …*: damage, and nothing was promoted; the message names the records and what to do. What was never
+   archived is no failure: it stays where it is, and the summary names it.
 3. Otherwise trigger it again with the same form.
 """
 

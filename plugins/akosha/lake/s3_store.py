@@ -279,9 +279,8 @@ class S3Store:
         if isinstance(error, (botocore.BotoCoreError, OSError)):
             message = f"{self.url} did not answer: check AKOSHA_S3_ENDPOINT_URL and that the store is up"
             return StoreUnavailableError(message, setting="AKOSHA_S3_ENDPOINT_URL", key=key, cause=str(error)[:200])
-        if isinstance(
-            error, (ValueError, LookupError, TypeError)
-        ):  # botocore over XML or headers that say nothing it knows
+        # Botocore over XML or headers that say nothing it knows.
+        if isinstance(error, (ValueError, LookupError, TypeError)):
             message = (
                 f"{self.url} gave an answer that cannot be read: try again; if it stays, check the network in between"
             )

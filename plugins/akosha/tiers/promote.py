@@ -21,7 +21,7 @@ from akosha.errors import CommitConflictError, IntegrityError, ShardHeldError
 from akosha.lake.columns import vectors_column
 from akosha.lake.commits import Commit, FileEntry
 from akosha.lake.edit import ShardEdit, edit_shard
-from akosha.lake.files import ROW, verify_content
+from akosha.lake.files import ROW, keep, verify_content
 from akosha.lake.holds import holds, with_holds
 from akosha.lake.lake import Lake
 from akosha.lake.locate import locate
@@ -228,7 +228,7 @@ class _Promotion:
 
 
 def _numbered(rows: pa.Table, numbers: NDArray[np.uint32]) -> pa.Table:
-    return rows.filter(pa.array(np.isin(rows.column(ROW).to_numpy(), numbers)))
+    return keep(rows, np.isin(rows.column(ROW).to_numpy(), numbers))
 
 
 def restored(rows: pa.Table, archive: pa.Table, *, shard: int) -> pa.Table:

@@ -314,9 +314,8 @@ class Ingester:
         upload.vectors, upload.written = RowFaults(), 0
         details = []
         for rows in wanted_rows(prepared, wanted, self.sandbox, upload.vectors):
-            provenance = provenance_of(
-                upload.fetched, self.writer.now
-            )  # hashes the file, once: not when nothing is written
+            # Hashes the file, once: not when nothing is written.
+            provenance = provenance_of(upload.fetched, self.writer.now)
             revision = rows.wanted.column("is_revision")
             upload.written += pc.sum(revision).as_py()
             if pc.all(revision).as_py():
