@@ -55,8 +55,8 @@ CODES: Final = ("codes", "scale", "embedding")
 WRITER: Final = Writer("benchmark", 1, ANCHOR)
 LATER: Final = ANCHOR + timedelta(days=400)
 STEPS: Final[list[tuple[object, str, str]]] = [
-    (cache, "sha256_of", "hash the source files"),
-    (files, "sha256_of", "hash the new files"),
+    (cache, "xxh128_of", "hash the source files"),
+    (files, "digests_of", "hash the new files"),
     (edit.files, "read", "read the source"),
     (hot_to_warm, "verify_content", "verify content digests"),
     (files, "verify_content", "verify content digests"),
@@ -277,7 +277,7 @@ def _sizes(hot: float) -> dict[str, float]:
 def _by_column(lake: Lake, tier: Tier) -> dict[str, int]:
     sizes = dict.fromkeys(BY_TIER[tier].names, 0)
     for entry in lake.shard(SHARD).head().of_tier(tier):
-        metadata = pq.ParquetFile(lake.cache.path_of(lake.store_of(entry), entry.path, entry.sha256)).metadata
+        metadata = pq.ParquetFile(lake.cache.path_of(lake.store_of(entry), entry)).metadata
         for group in range(metadata.num_row_groups):
             for number in range(metadata.num_columns):
                 column = metadata.row_group(group).column(number)

@@ -115,6 +115,20 @@ def test_one_flipped_bit_is_found_in_every_document(lake: Lake):
     assert fsck(lake, read_data=False).findings == []
 
 
+def test_a_file_whose_digest_for_readers_is_wrong_is_damage_although_its_sha256_matches(tmp_path: Path):
+    lake = new_lake(tmp_path)
+    publish(lake, Shelf({"hot": memories("laptop-7", "hot", 3)}))
+    (head,) = lake.heads()
+    key = commit_key(head.shard, head.version)
+    document = unseal(lake.store.get(key), kind="commit", key=key)
+    (entry,) = document["files"]
+    lake.store.delete(key)
+    lake.store.put(key, seal({**document, "files": [{**entry, "xxh128": "0" * 32}]}))
+    (finding,) = (found for found in fsck(new_lake(tmp_path), read_data=True).findings if found.code == "file_digest")
+    assert finding.key == entry["path"]
+    assert "its SHA-256 matches, but not its XXH3" in finding.message
+
+
 def test_a_bit_in_one_file_does_not_hide_or_multiply_findings(lake: Lake):
     victim = next(path for path in files_of(lake) if kind_of(key_of(lake, path)) == "warm")
     victim.write_bytes(flipped(victim.read_bytes(), 0.5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from tests.integration.small_lake import NOW, SCHEMAS, Shelf, memories, new_lake
 
 from akosha.errors import IntegrityError
 from akosha.lake import files
+from akosha.lake.edit import edit_shard
+from akosha.lake.layout import shard_of
+from akosha.lake.provenance import about
 from akosha.lake.shard_log import Writer
 from akosha.tiers import hot_to_warm
 
@@ -42,6 +46,28 @@ def test_a_file_that_is_not_what_was_meant_is_refused_and_the_source_kept(
     monkeypatch.setattr(files, "write", honest)
     (outcome,), _ = hot_to_warm.move_batch(lake, [before.shard], lake.policy(), writer, as_of=NOW)
     assert outcome.rows == 40
+
+
+@pytest.mark.parametrize("dry_run", [False, True], ids=["run", "dry run"])
+@pytest.mark.parametrize("archive", [True, False], ids=["archived", "not archived"])
+def test_a_source_text_that_is_not_its_digest_does_not_move(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archive: bool, dry_run: bool
+) -> None:
+    lake = new_lake(tmp_path)
+    table = table_of("hot", memories("laptop-7", "warm", 40))
+    texts = [*table.column("content").to_pylist()[:-1], "another text"]
+    at = table.schema.get_field_index("content")
+    with (
+        monkeypatch.context() as unchecked,
+        edit_shard(lake, lake.shard(shard_of("laptop-7")).head(), about()) as edit,
+    ):
+        unchecked.setattr(files, "verify_content", lambda *_, **__: None)
+        edit.put("hot", table.set_column(at, table.schema.field(at), pa.array(texts)))
+        before = edit.publish("ingest", Writer("run", 1, NOW), counts={})
+    policy = replace(lake.policy(), archive=archive)
+    with pytest.raises(IntegrityError, match="a text does not match its digest"):
+        hot_to_warm.move_batch(lake, [before.shard], policy, Writer("run", 1, NOW), as_of=NOW, dry_run=dry_run)
+    assert lake.heads() == [before]
 
 
 def spoiled(table: pa.Table, fault: str) -> pa.Table:

@@ -11,56 +11,74 @@ from contextlib import contextmanager
 from datetime import datetime
 from math import inf
 from pathlib import Path
+from typing import Protocol
 
 from akosha.errors import ConfigurationError, DiskFullError, IntegrityError, ObjectMissingError
 from akosha.lake.failpoints import around
-from akosha.lake.files import sha256_of
+from akosha.lake.files import sha256_of, xxh128_of
 from akosha.lake.objects import ObjectStore
+
+
+class Promised(Protocol):
+    """What a commit says of a file that it names."""
+
+    @property
+    def path(self) -> str:
+        """Its key."""
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of its bytes, hex."""
+
+    @property
+    def xxh128(self) -> str:
+        """XXH3 of its bytes, 128 bits, hex; "" in commits made before there was one."""
 
 
 class FileCache:
     """Lake files by content. A file of a local store is used where it lies.
 
-    Every file is hashed the first time this object hands it out, so that nothing is decided from changed bytes.
+    Every file is hashed the first time this object hands it out, so that nothing is decided from changed bytes: by XXH3,
+    which finds damage as surely as SHA-256 does; `akosha fsck --read-data` and the scrub check that as well (ADR 0024).
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._verified: set[Path] = set()
 
-    def path_of(self, store: ObjectStore, key: str, sha256: str) -> Path:
-        """A local path with the bytes of `key`.
+    def path_of(self, store: ObjectStore, file: Promised) -> Path:
+        """A local path with the bytes of a file.
 
         Raises:
             ObjectMissingError: the store has no such object.
-            IntegrityError: what was fetched does not match `sha256`.
+            IntegrityError: its bytes are not those that were promised.
         """
-        local = store.local_path(key)
-        path = self._kept(key, sha256) if local is None else local
+        local = store.local_path(file.path)
+        path = self._kept(file.path, file.sha256) if local is None else local
         if path in self._verified:
             return path
-        if local is None and not _intact(path, sha256):
-            self._fetch(store, key, sha256, path)
+        if local is None and not _intact(path, file):
+            self._fetch(store, file, path)
         elif local is not None:
             if not local.exists():
                 message = "a file named by a commit is missing; run `akosha fsck`"
-                raise ObjectMissingError(message, path=key, store=store.url)
-            check_digest(local, sha256, key=key)
+                raise ObjectMissingError(message, path=file.path, store=store.url)
+            _check(local, file)
         self._verified.add(path)
         return path
 
     def copy_of(self, key: str, sha256: str) -> Path | None:
         """The local copy of a file of a remote store, if there is one with exactly these bytes; the store is not asked."""
         kept = self._kept(key, sha256)
-        return kept if _intact(kept, sha256) else None
+        return kept if kept.exists() and sha256_of(kept) == sha256 else None
 
-    def _fetch(self, store: ObjectStore, key: str, sha256: str, kept: Path) -> None:
+    def _fetch(self, store: ObjectStore, file: Promised, kept: Path) -> None:
         with self._writing():
             kept.parent.mkdir(parents=True, exist_ok=True)
         fetched = kept.with_name(f".{uuid.uuid4().hex}{kept.suffix}")
         try:
-            store.download(key, fetched)
-            check_digest(fetched, sha256, key=key)
+            store.download(file.path, fetched)
+            _check(fetched, file)
             with around("keep"):
                 fetched.replace(kept)
         finally:
@@ -126,18 +144,28 @@ def _last_written(folder: Path) -> float:
         return inf
 
 
-def _intact(kept: Path, sha256: str) -> bool:
+def _promised_and_found(path: Path, file: Promised) -> tuple[str, str]:
+    """The digest that readers compare, as promised and as found: XXH3, or SHA-256 where a commit has nothing else."""
+    if file.xxh128:
+        return file.xxh128, xxh128_of(path)
+    return file.sha256, sha256_of(path)
+
+
+def _intact(kept: Path, file: Promised) -> bool:
     """Whether a kept file is there and still what it was: a power loss can leave it cut short."""
-    return kept.exists() and sha256_of(kept) == sha256
+    if not kept.exists():
+        return False
+    promised, found = _promised_and_found(kept, file)
+    return promised == found
 
 
-def check_digest(path: Path, sha256: str, *, key: str) -> None:
-    """Compare a file with its promised SHA-256.
+def _check(path: Path, file: Promised) -> None:
+    """Compare a file with what a commit promises.
 
     Raises:
         IntegrityError: they differ.
     """
-    found = sha256_of(path)
-    if found != sha256:
-        message = "a file does not match its SHA-256; run `akosha fsck --read-data`"
-        raise IntegrityError(message, key=key, expected=sha256, found=found)
+    expected, found = _promised_and_found(path, file)
+    if found != expected:
+        message = "a file does not match its digest; run `akosha fsck --read-data`"
+        raise IntegrityError(message, key=file.path, expected=expected, found=found)

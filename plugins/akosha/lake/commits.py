@@ -32,7 +32,7 @@ class FileEntry:
     """One immutable file of a tier, or of the archive.
 
     `first` and `last` bound `created_at` of its rows, as ISO text in UTC; `without_vector` counts its live rows that
-    have none.
+    have none. `xxh128` is XXH3 of the bytes, hex, which readers check; "" in files of commits made before there was one.
     """
 
     tier: Tier
@@ -45,6 +45,7 @@ class FileEntry:
     last: str
     without_vector: int = 0
     removal: Removal | None = None
+    xxh128: str = ""
 
     @property
     def live_rows(self) -> int:
@@ -72,6 +73,7 @@ class KeyFile:
     sha256: str
     newest_manifest: str
     newest_file_xxh128: str = ""
+    xxh128: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class GraphFile:
     bytes: int
     sha256: str
     newest_manifest: str
+    xxh128: str = ""
 
     @property
     def rows(self) -> int:
@@ -104,6 +107,7 @@ class HoldFile:
     rows: int
     bytes: int
     sha256: str
+    xxh128: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,7 +343,7 @@ def _seldom(commit: Commit) -> Document:
     """Fields that most commits do not have: missing means none."""
     fields = {
         "undo": _undo_document(commit.undo),
-        "holds": asdict(commit.holds) if commit.holds else None,
+        "holds": _plain(commit.holds) if commit.holds else None,
         "floor": commit.floor,
         "sweeps": commit.sweeps,
     }
@@ -389,14 +393,14 @@ _PLAIN_FIELDS: Final = (
 )
 
 
-def _plain(entry: KeyFile | GraphFile | Removal) -> Document:
-    return {name: getattr(entry, name) for name in entry.__slots__}
+def _plain(entry: FileEntry | KeyFile | GraphFile | HoldFile | Removal) -> Document:
+    """Its fields. A file that is known by SHA-256 alone keeps the form it had."""
+    fields = {name: getattr(entry, name) for name in entry.__slots__}
+    return fields if fields.get("xxh128") else {name: value for name, value in fields.items() if name != "xxh128"}
 
 
 def _file_document(entry: FileEntry) -> Document:
-    document = {name: getattr(entry, name) for name in entry.__slots__}
-    document["removal"] = _plain(entry.removal) if entry.removal else None
-    return document
+    return {**_plain(entry), "removal": _plain(entry.removal) if entry.removal else None}
 
 
 def _undo_document(undo: Undo | None) -> Document | None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from akosha.errors import CommitConflictError, CommitVoidError, IntegrityError, ShardHeldError
 from akosha.lake import files, layout, removals
 from akosha.lake.commits import Change, Commit, FileEntry, GraphFile, HoldFile, KeyFile, Removal, Tier, held_sentence
-from akosha.lake.files import MAX_ROWS, ROW
+from akosha.lake.files import MAX_ROWS, ROW, Digests
 from akosha.lake.graph_schema import GRAPH, KINDS
 from akosha.lake.graph_schema import ORDER as GRAPH_ORDER
 from akosha.lake.lake import Lake
@@ -90,14 +90,16 @@ class ShardEdit:
             newest: manifest time of the upload that is applied, UTC; an earlier one leaves the key file's own.
             file_xxh128: hex hash of that upload's database file.
         """
-        path, sha256, size = self._stage("keys", table.cast(KEYS), self._lake.store)
-        self._replace_keys(KeyFile(system_id, path, table.num_rows, size, sha256, newest.isoformat(), file_xxh128))
+        path, size, digests = self._stage("keys", table.cast(KEYS), self._lake.store)
+        told = (newest.isoformat(), file_xxh128, digests.xxh128)
+        self._replace_keys(KeyFile(system_id, path, table.num_rows, size, digests.sha256, *told))
 
     def restore_keys(self, system_id: str, table: pa.Table) -> None:
         """Replace the key file of a system after damage: as `set_keys`, but its newest upload is read again when it comes."""
         before = self.head.keys[system_id]
-        path, sha256, size = self._stage("keys", table.cast(KEYS), self._lake.store)
-        self._keys.append((before, KeyFile(system_id, path, table.num_rows, size, sha256, before.newest_manifest)))
+        path, size, digests = self._stage("keys", table.cast(KEYS), self._lake.store)
+        told = (before.newest_manifest, "", digests.xxh128)
+        self._keys.append((before, KeyFile(system_id, path, table.num_rows, size, digests.sha256, *told)))
 
     def confirm_keys(self, system_id: str, *, newest: datetime, file_xxh128: str = "") -> None:
         """Note that a newer upload of a system holds the keys that its newest one held: the key file stays."""
@@ -117,20 +119,21 @@ class ShardEdit:
     def set_graph(self, system_id: str, table: pa.Table, *, newest: datetime) -> None:
         """Replace the knowledge graph of a system by `table` (schema ``GRAPH``, any order); `newest` as in `set_keys`."""
         ordered = table.sort_by(GRAPH_ORDER).cast(GRAPH)
-        path, sha256, size = self._stage("graph", ordered.combine_chunks(), self._lake.store)
+        path, size, digests = self._stage("graph", ordered.combine_chunks(), self._lake.store)
         kinds = ordered.column("kind")
         entities, relations, notes = (pc.sum(pc.equal(kinds, kind), min_count=0).as_py() for kind in KINDS)
         before = self.head.graphs.get(system_id)
         newest_manifest = max(newest.isoformat(), before.newest_manifest if before else "")
-        after = GraphFile(system_id, path, entities, relations, notes, size, sha256, newest_manifest)
+        told = (newest_manifest, digests.xxh128)
+        after = GraphFile(system_id, path, entities, relations, notes, size, digests.sha256, *told)
         self._graphs.append((before, after))
 
     def set_holds(self, table: pa.Table) -> None:
         """Replace the records on hold by `table` (schema ``HOLDS``, sorted by key); an empty one leaves no file."""
         after = None
         if table.num_rows:
-            path, sha256, size = self._stage("holds", table.combine_chunks().cast(HOLDS), self._lake.store)
-            after = HoldFile(path, table.num_rows, size, sha256)
+            path, size, digests = self._stage("holds", table.combine_chunks().cast(HOLDS), self._lake.store)
+            after = HoldFile(path, table.num_rows, size, digests.sha256, digests.xxh128)
         self._holds = None if after == self.head.holds else (self.head.holds, after)
 
     def heed_holds(self) -> None:
@@ -236,7 +239,7 @@ class ShardEdit:
         store = self._lake.cold if tier == "cold" else self._lake.store
         if "content" in ordered.column_names:
             files.verify_content(ordered.column("content"), ordered.column("content_sha256"), where=tier)
-        path, sha256, size = self._stage(tier, ordered, store)
+        path, size, digests = self._stage(tier, ordered, store)
         bounds = pc.min_max(ordered.column("created_at")).as_py()
         return FileEntry(
             tier=tier,
@@ -244,24 +247,25 @@ class ShardEdit:
             path=path,
             rows=ordered.num_rows,
             bytes=size,
-            sha256=sha256,
+            sha256=digests.sha256,
+            xxh128=digests.xxh128,
             first=bounds["min"].isoformat(),
             last=bounds["max"].isoformat(),
             without_vector=ordered.column(MODEL).null_count,
         )
 
-    def _stage(self, kind: str, table: pa.Table, store: ObjectStore) -> tuple[str, str, int]:
-        """Write, reopen, compare, upload. Returns key, SHA-256 and size in bytes."""
+    def _stage(self, kind: str, table: pa.Table, store: ObjectStore) -> tuple[str, int, Digests]:
+        """Write, reopen, compare, upload. Returns key, size in bytes and digests."""
         key = layout.new_file_key(self.head.shard, kind)
         local = self._scratch / Path(key).name
         files.write(table, local, kind=kind, about=self._about)
         files.verify_written(table, local, kind=kind)
-        sha256, size = files.sha256_of(local), local.stat().st_size
+        digests, size = files.digests_of(local), local.stat().st_size
         self._uploaded.append((store, key))
         store.upload(key, local)
-        _check_arrived(store, key, local, sha256)
-        self._lake.cache.adopt(store, key, sha256, local)
-        return key, sha256, size
+        _check_arrived(store, key, local, digests.sha256)
+        self._lake.cache.adopt(store, key, digests.sha256, local)
+        return key, size, digests
 
     def _stage_removal(self, gone: NDArray[np.uint32]) -> Removal:
         key = layout.new_file_key(self.head.shard, "removals")

@@ -10,6 +10,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
@@ -18,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import xxhash
 from numpy.typing import NDArray
 
 from akosha.errors import DiskFullError, IntegrityError
@@ -146,14 +148,46 @@ def _bytes_of(texts: pa.Array) -> Iterator[memoryview]:
     return (whole[start:end] for start, end in itertools.pairwise(ends))
 
 
+@dataclass(frozen=True, slots=True)
+class Digests:
+    """What is told of a file's bytes: SHA-256, and XXH3 of 128 bits for readers, both hex."""
+
+    sha256: str
+    xxh128: str
+
+
+@around("hash")
+def digests_of(path: Path) -> Digests:
+    """Both digests of a file, read once."""
+    sha256, xxh128 = hashlib.sha256(), xxhash.xxh3_128()
+    for block in _blocks(path):
+        sha256.update(block)
+        xxh128.update(block)
+    return Digests(sha256.hexdigest(), xxh128.hexdigest())
+
+
 @around("hash")
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, hex, read in blocks of 1 MiB."""
+    """SHA-256 of a file, hex."""
     digest = hashlib.sha256()
+    for block in _blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+@around("hash")
+def xxh128_of(path: Path) -> str:
+    """XXH3 of a file, 128 bits, hex: 30 times as fast as SHA-256 on a machine without instructions for that."""
+    digest = xxhash.xxh3_128()
+    for block in _blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+            yield block
 
 
 def without_rows(table: pa.Table, removed: NDArray[np.uint32] | None) -> pa.Table:

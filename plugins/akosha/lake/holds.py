@@ -25,7 +25,7 @@ def holds(lake: Lake, head: Commit) -> pa.Table:
     """
     if head.holds is None:
         return HOLDS.empty_table()
-    path = lake.cache.path_of(lake.store, head.holds.path, head.holds.sha256)
+    path = lake.cache.path_of(lake.store, head.holds)
     return files.read(path, kind="holds").drop_columns([files.ROW])
 
 

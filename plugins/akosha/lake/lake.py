@@ -146,7 +146,7 @@ class Lake:
             ObjectMissingError: the file is not there: read the head again once; from the current head it is damage.
             IntegrityError: the file or its removal list is damaged.
         """
-        path = self.cache.path_of(self.store_of(entry), entry.path, entry.sha256)
+        path = self.cache.path_of(self.store_of(entry), entry)
         table = files.read(path, kind=entry.tier, columns=columns, before=before)
         return files.without_rows(table, self.removed(entry))
 
@@ -160,14 +160,14 @@ class Lake:
         """Live keys of a system (schema ``KEYS``), sorted by source_table, record_id; empty without a key file."""
         if entry is None:
             return KEYS.empty_table()
-        path = self.cache.path_of(self.store, entry.path, entry.sha256)
+        path = self.cache.path_of(self.store, entry)
         return files.read(path, kind="keys").drop_columns([files.ROW])
 
     def graph(self, entry: GraphFile | None) -> pa.Table:
         """The knowledge graph of a system (schema ``GRAPH``), sorted by kind, id, content_sha256; empty without a file."""
         if entry is None:
             return GRAPH.empty_table()
-        path = self.cache.path_of(self.store, entry.path, entry.sha256)
+        path = self.cache.path_of(self.store, entry)
         return files.read(path, kind="graph").drop_columns([files.ROW])
 
 

@@ -98,7 +98,7 @@ def uploads_there(store: ObjectStore, shard: int, uploads: ObjectStore | None) -
 
 def copy_in_cache(cache: FileCache, file: NamedFile) -> bool:
     """Whether the local cache has the very bytes of a file of a remote store."""
-    return cache.copy_of(file.path, file.sha256) is not None
+    return cache.copy_of(file.path, file.digests.sha256) is not None
 
 
 def sound_version(state: DamagedShard) -> int:

@@ -145,9 +145,9 @@ class Repair:
 
     def _put_file(self, file: NamedFile) -> None:
         store = file.store(self.lake)
-        kept = None if store.local_path(file.path) else self.lake.cache.copy_of(file.path, file.sha256)
+        kept = None if store.local_path(file.path) else self.lake.cache.copy_of(file.path, file.digests.sha256)
         data = kept.read_bytes() if kept is not None else self._copied(file)
-        if data is None or hashlib.sha256(data).hexdigest() != file.sha256:
+        if data is None or hashlib.sha256(data).hexdigest() != file.digests.sha256:
             return
         if not self.dry_run:
             store.put(file.path, data)

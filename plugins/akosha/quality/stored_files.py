@@ -1,4 +1,4 @@
-"""Checking the files of a lake as bytes: there, of the right size, and with the SHA-256 that the commits promise."""
+"""Checking the files of a lake as bytes: there, of the right size, and with the digests that the commits promise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, Self
 
 from akosha.errors import ObjectMissingError
 from akosha.lake.commits import Commit, FileEntry, GraphFile, HoldFile, KeyFile
-from akosha.lake.files import sha256_of
+from akosha.lake.files import Digests, digests_of
 from akosha.lake.lake import Lake
 from akosha.lake.objects import ObjectStore
 from akosha.quality.findings import FsckReport
@@ -28,7 +28,7 @@ class NamedFile:
     path: str
     kind: str
     bytes: int
-    sha256: str
+    digests: Digests
     shard: int
     versions: set[int] = field(default_factory=set, compare=False)
 
@@ -62,7 +62,7 @@ def files_of(commit: Commit) -> Iterator[NamedFile]:
         if entry.removal is not None:
             removal = entry.removal
             size = removal.rows * REMOVAL_ROW_BYTES
-            yield NamedFile("lake", removal.path, "removals", size, removal.sha256, commit.shard)
+            yield NamedFile("lake", removal.path, "removals", size, Digests(removal.sha256, ""), commit.shard)
     for keys in commit.keys.values():
         yield _named(keys, "lake", "keys", commit.shard)
     for graph in commit.graphs.values():
@@ -72,7 +72,7 @@ def files_of(commit: Commit) -> Iterator[NamedFile]:
 
 
 def _named(entry: FileEntry | KeyFile | GraphFile | HoldFile, root: str, kind: str, shard: int) -> NamedFile:
-    return NamedFile(root, entry.path, kind, entry.bytes, entry.sha256, shard)
+    return NamedFile(root, entry.path, kind, entry.bytes, Digests(entry.sha256, entry.xxh128), shard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +115,23 @@ class Inventory:
         return sound
 
     def check_bytes(self, lake: Lake, file: NamedFile, report: FsckReport) -> bool:
-        """Read a file and compare its SHA-256. False, with a finding, when it differs."""
+        """Read a file and compare its digests. False, with a finding, when one differs."""
         try:
-            found = _sha256(lake, file)
+            found = _digests(lake, file)
         except ObjectMissingError:
             if _still_named(lake, file):
                 message = "a file named by a retained version is missing; restore it from a copy"
                 report.damage("file_missing", message, key=file.path, shard=file.shard, kind=file.kind)
             return False
         report.checked["bytes_read"] += file.bytes
-        if found == file.sha256:
+        promised = file.digests
+        if found.sha256 != promised.sha256:
+            message = f"expected SHA-256 {promised.sha256}, found {found.sha256}; restore it from a copy"
+        elif promised.xxh128 and found.xxh128 != promised.xxh128:
+            message = f"its SHA-256 matches, but not its XXH3: expected {promised.xxh128}, found {found.xxh128}; no job will read it"
+        else:
             return True
-        message = f"the file is damaged: expected SHA-256 {file.sha256}, found {found}; restore it from a copy"
+        message = f"the file is damaged: {message}"
         report.damage("file_digest", message, key=file.path, shard=file.shard, kind=file.kind)
         return False
 
@@ -171,20 +176,20 @@ def _still_named(lake: Lake, file: NamedFile) -> bool:
     return bool(file.versions & set(lake.shard(file.shard).versions()))
 
 
-def _sha256(lake: Lake, file: NamedFile) -> str:
+def _digests(lake: Lake, file: NamedFile) -> Digests:
     store = file.store(lake)
     local = store.local_path(file.path)
     if local is not None:
-        return _sha256_of_local(local, file.path)
+        return _digests_of_local(local, file.path)
     with lake.cache.scratch() as folder:
         fetched = folder / "fetched"
         store.download(file.path, fetched)
-        return sha256_of(fetched)
+        return digests_of(fetched)
 
 
-def _sha256_of_local(path: Path, key: str) -> str:
+def _digests_of_local(path: Path, key: str) -> Digests:
     try:
-        return sha256_of(path)
+        return digests_of(path)
     except FileNotFoundError:
         message = "the object is not in the store"
         raise ObjectMissingError(message, key=key) from None

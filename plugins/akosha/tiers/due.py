@@ -175,7 +175,7 @@ class Due:
                 continue
             at = np.flatnonzero(pc.equal(rows.column("system_id"), system).to_numpy())
             wanted = rows.select(["source_table", "record_id"]).take(pa.array(at)).append_column("place", pa.array(at))
-            path = self._lake.cache.path_of(self._lake.store, entry.path, entry.sha256)
+            path = self._lake.cache.path_of(self._lake.store, entry)
             with duck.connection(path) as con:
                 con.register("wanted", wanted)
                 found = con.sql(statement("due_attention"), params={"keys": str(path)}).to_arrow_table()

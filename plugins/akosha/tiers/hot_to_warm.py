@@ -32,18 +32,23 @@ from akosha.transforms.recall import GATE_CORPUS, GATE_QUERIES, RecallMeasure, m
 
 OPERATION: Final = "hot-to-warm"
 GATE_ROWS: Final = GATE_QUERIES + GATE_CORPUS
+FREE: Final = np.uint64(2**64 - 1)  # the rank of a place without a row
 ROUNDING: Final = 1.001
 
 
 class GateSample:
     """Vectors of a batch before and after, for the recall gate: those of the `GATE_ROWS` smallest content digests.
 
-    So a batch of any size gives one even sample, the same whatever the order of its shards, in bounded memory.
+    So a batch of any size gives one even sample, the same whatever the order of its shards, in bounded memory. A row is
+    copied only when it enters, into the place of one that leaves.
     """
 
     def __init__(self) -> None:
-        self._held = _Pool.empty()
-        self._line = np.uint64(2**64 - 1)
+        self._ranks = np.full(GATE_ROWS, FREE, np.uint64)
+        self._vectors = np.empty((GATE_ROWS, DIMENSION), np.float32)
+        self._codes = np.empty((GATE_ROWS, DIMENSION), np.int8)
+        self._scales = np.empty(GATE_ROWS, np.float32)
+        self._digests = np.empty((GATE_ROWS, 32), np.uint8)
 
     def add(
         self,
@@ -52,54 +57,30 @@ class GateSample:
         scales: NDArray[np.float32],
         digests: NDArray[np.uint8],
     ) -> None:
-        """Take in what may belong to the sample. Shapes ``(n, 384)``, ``(n, 384)``, ``(n,)`` and ``(n, 32)``."""
-        if not len(digests):
-            return
-        fresh = _Pool(vectors, codes, scales, digests)
-        chosen = np.flatnonzero(fresh.ranks() <= self._line)
-        pool = self._held.joined(fresh.at(chosen))
-        ranks, firsts = np.unique(pool.ranks(), return_index=True)
-        self._held = pool.at(firsts[:GATE_ROWS])
-        if len(ranks) > GATE_ROWS:
-            self._line = ranks[GATE_ROWS - 1]
+        """Take in what belongs to the sample. Shapes ``(n, 384)``, ``(n, 384)``, ``(n,)`` and ``(n, 32)``."""
+        ranks, rows = np.unique(_ranks(digests), return_index=True)
+        unknown = ~np.isin(ranks, self._ranks)
+        ranks, rows = ranks[unknown], rows[unknown]
+        smallest = np.argsort(np.concatenate([self._ranks, ranks]), kind="stable")[:GATE_ROWS]
+        entering = smallest[smallest >= GATE_ROWS] - GATE_ROWS
+        places = np.setdiff1d(np.arange(GATE_ROWS), smallest)
+        self._ranks[places] = ranks[entering]
+        chosen = rows[entering]
+        self._vectors[places] = vectors[chosen]
+        self._codes[places] = codes[chosen]
+        self._scales[places] = scales[chosen]
+        self._digests[places] = digests[chosen]
 
     def measure(self) -> RecallMeasure:
         """Recall@10 of the decoded vectors against exact search on FLOAT."""
-        held = self._held
-        digests = [digest.tobytes() for digest in held.digests]
-        return measure_gate(held.vectors, dequantize(held.codes, held.scales), digests)
+        held = np.flatnonzero(self._ranks != FREE)
+        digests = [digest.tobytes() for digest in self._digests[held]]
+        return measure_gate(self._vectors[held], dequantize(self._codes[held], self._scales[held]), digests)
 
 
-@dataclass(frozen=True, slots=True)
-class _Pool:
-    """Rows of a sample: FLOAT vectors, codes, scales and content digests."""
-
-    vectors: NDArray[np.float32]
-    codes: NDArray[np.int8]
-    scales: NDArray[np.float32]
-    digests: NDArray[np.uint8]
-
-    @classmethod
-    def empty(cls) -> _Pool:
-        wide = (0, DIMENSION)
-        return cls(
-            np.zeros(wide, np.float32), np.zeros(wide, np.int8), np.zeros(0, np.float32), np.zeros((0, 32), np.uint8)
-        )
-
-    def at(self, rows: NDArray[np.int64]) -> _Pool:
-        return _Pool(self.vectors[rows], self.codes[rows], self.scales[rows], self.digests[rows])
-
-    def joined(self, other: _Pool) -> _Pool:
-        return _Pool(
-            np.concatenate([self.vectors, other.vectors]),
-            np.concatenate([self.codes, other.codes]),
-            np.concatenate([self.scales, other.scales]),
-            np.concatenate([self.digests, other.digests]),
-        )
-
-    def ranks(self) -> NDArray[np.uint64]:
-        """The first 8 bytes of the digests as numbers: equal texts have one rank, and two texts never do."""
-        return np.ascontiguousarray(self.digests[:, :8]).view(">u8").ravel().astype(np.uint64)
+def _ranks(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The first 8 bytes of the digests as numbers: equal texts have one rank, and two texts never do."""
+    return np.ascontiguousarray(digests[:, :8]).view(">u8").ravel().astype(np.uint64)
 
 
 def move_batch(  # noqa: PLR0913 - what, by which policy, as of when
@@ -161,7 +142,9 @@ class _Mover:
                 continue
             archived = leaving.archiving(found.due)
             due = archived.rows
-            verify_content(due.column("content"), due.column("content_sha256"), where=entry.path)
+            # What is archived is verified as it is written; what is not goes for good.
+            unwritten = due if self.dry_run else keep(due, ~archived.kept)
+            verify_content(unwritten.column("content"), unwritten.column("content_sha256"), where=entry.path)
             warm, archive = transform(due, archived.audit_share, sample)
             outcome.add(entry, due, leaving, without_vector=due.column("embedding").null_count)
             outcome.unarchived += int((~archived.kept).sum())

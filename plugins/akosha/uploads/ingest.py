@@ -295,7 +295,7 @@ class Ingester:
         return plan_upsert(live, upload.arrived, folder, manifest_time=upload.fetched.manifest.timestamp, rules=rules)
 
     def _key_file(self, entry: KeyFile | None) -> Path | None:
-        return self.lake.cache.path_of(self.lake.store, entry.path, entry.sha256) if entry else None
+        return self.lake.cache.path_of(self.lake.store, entry) if entry else None
 
     def _list_refused(self, upload: PreparedUpload) -> dict[str, Any] | None:
         """List the refused rows in their document, before a commit names it; None when there are none."""
