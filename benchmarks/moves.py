@@ -1,6 +1,6 @@
 """Both moves in one shard: what they cost per core and step, what a record takes in each tier, and what 1 % of a shard costs.
 
-    python benchmarks/moves.py [--records 20000] [--files 5] [--json]
+    python benchmarks/moves.py [--records 20000] [--files 12] [--json]
 
 - Logical bytes are the Arrow bytes of the source rows: every column of hot (text, FLOAT[384], fingerprint, summary, key,
   provenance) or of warm. A rate is logical bytes per second of CPU time, which other work on the machine disturbs least.
@@ -104,7 +104,7 @@ def main() -> None:
     """Run once and print every figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--records", type=int, default=files.MAX_ROWS, help="records per file")
-    parser.add_argument("--files", type=int, default=5, help="hot files of the shard")
+    parser.add_argument("--files", type=int, default=12, help="hot files of the shard")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with lake_folder() as folder:
