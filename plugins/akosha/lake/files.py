@@ -35,7 +35,6 @@ MAX_TEXT_BYTES: Final = 48 << 20  # of one file: a task holds it several times o
 DUCKDB_KINDS: Final = frozenset({"hot", "warm"})
 BLOCK_BYTES: Final = 1 << 20
 SHORT_TEXT_BYTES: Final = 2_048  # on average: not worth compressing in a file of few rows
-UNCOMPRESSED: Final = "USING COMPRESSION uncompressed"
 VERIFIED_ROWS: Final = 2_048
 ZSTD_LEVEL: Final = 1
 COLD_ZSTD_LEVEL: Final = 3  # fingerprints, most of a cold row: 370 bytes instead of 420, for 11 us of CPU a row
@@ -230,7 +229,8 @@ def pieces(table: pa.Table) -> Iterator[pa.Table]:
 def _write_duckdb(table: pa.Table, path: Path, kind: str, facts: dict[str, str]) -> None:
     with duck.connection(path) as con:
         duck.attach_new(con, path, table.num_rows)
-        con.execute(statement(f"create_{kind}").replace("{texts}", _compression(table)))
+        create = statement(f"create_{kind}")
+        con.execute(create.replace("{texts}", _compression(table)) if kind == "hot" else create)
         con.register("incoming", table)
         con.execute(statement("insert_records"))
         con.execute(statement("create_about"), [list(facts), list(facts.values())])
@@ -239,14 +239,10 @@ def _write_duckdb(table: pa.Table, path: Path, kind: str, facts: dict[str, str])
 
 
 def _compression(table: pa.Table) -> str:
-    """How texts are compressed: DuckDB's choice for full texts; not at all for few and short ones, nor for summaries.
-
-    Trying is three quarters of the write of a small file, for an eighth of its bytes, and half of that of a warm file, for a sixth.
-    """
-    if "content" not in table.column_names:
-        return UNCOMPRESSED
+    """Of texts in hot: DuckDB's choice; none for few and short ones, where trying is three quarters of a write for an eighth of the bytes."""
     size = pc.sum(pc.binary_length(table.column("content")), min_count=0).as_py()
-    return UNCOMPRESSED if duck.is_small(table.num_rows) and size <= table.num_rows * SHORT_TEXT_BYTES else ""
+    few_and_short = duck.is_small(table.num_rows) and size <= table.num_rows * SHORT_TEXT_BYTES
+    return "USING COMPRESSION uncompressed" if few_and_short else ""
 
 
 def _read_duckdb(path: Path, kind: str, names: list[str], before: datetime | None) -> pa.Table:
