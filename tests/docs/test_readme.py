@@ -214,7 +214,7 @@ def test_every_example_document_is_intact(block: str):
 
 def test_the_example_commit_has_exactly_the_fields_of_a_commit():
     block = next(
-        text for kind, text in FENCE.findall(FORMAT.read_text()) if kind == "json" and "akosha-commit/1" in text
+        text for kind, text in FENCE.findall(FORMAT.read_text()) if kind == "json" and "akosha-commit/2" in text
     )
     document = unseal(block.encode(), kind="commit", key="docs/format.md")
     assert commit_document(parse_commit(document, key="docs/format.md")) == {

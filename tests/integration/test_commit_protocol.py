@@ -251,7 +251,7 @@ class TestDocuments:
 
     def test_a_newer_document_is_left_alone(self, log: ShardLog, head: Commit, tmp_path: Path):
         document = json.loads(self.path(tmp_path).read_bytes())
-        self.path(tmp_path).write_bytes(seal({**document, "format": "akosha-commit/2", "more": 1}))
+        self.path(tmp_path).write_bytes(seal({**document, "format": "akosha-commit/3", "more": 1}))
         with pytest.raises(FormatVersionError, match="newer Akosha"):
             log.head()
         with pytest.raises(FormatVersionError):
@@ -552,7 +552,7 @@ class TestFiles:
         data[len(data) // 2] ^= 1
         store.put(entry.path, bytes(data))
         fresh = new_lake(tmp_path / "b", lake_url=f"s3://{bucket}/lake", s3_endpoint_url=s3_server)
-        with pytest.raises(IntegrityError, match="a file does not match its digest"):
+        with pytest.raises(IntegrityError, match="a file does not match its SHA-256"):
             fresh.rows(entry)
 
     def test_an_edit_that_changes_nothing_publishes_nothing(self, lake: Lake):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -7,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import xxhash
 from tests.integration.small_lake import AGE_DAYS, NOW, Memory, Shelf, full_lake, memories, new_lake, publish
 from tests.support.installation import Installation
 
@@ -115,7 +117,11 @@ def test_one_flipped_bit_is_found_in_every_document(lake: Lake):
     assert fsck(lake, read_data=False).findings == []
 
 
-def test_a_file_whose_digest_for_readers_is_wrong_is_damage_although_its_sha256_matches(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("wrong", "severity", "code"),
+    [("xxh128", "warning", "file_fast_digest"), ("sha256", "damage", "file_digest")],
+)
+def test_a_file_with_one_digest_of_two_is_told_by_its_sha256(tmp_path: Path, wrong: str, severity: str, code: str):
     lake = new_lake(tmp_path)
     publish(lake, Shelf({"hot": memories("laptop-7", "hot", 3)}))
     (head,) = lake.heads()
@@ -123,10 +129,24 @@ def test_a_file_whose_digest_for_readers_is_wrong_is_damage_although_its_sha256_
     document = unseal(lake.store.get(key), kind="commit", key=key)
     (entry,) = document["files"]
     lake.store.delete(key)
-    lake.store.put(key, seal({**document, "files": [{**entry, "xxh128": "0" * 32}]}))
-    (finding,) = (found for found in fsck(new_lake(tmp_path), read_data=True).findings if found.code == "file_digest")
-    assert finding.key == entry["path"]
-    assert "its SHA-256 matches, but not its XXH3" in finding.message
+    lake.store.put(key, seal({**document, "files": [{**entry, wrong: "0" * len(entry[wrong])}]}))
+    found = [(item.severity, item.code, item.key) for item in fsck(new_lake(tmp_path), read_data=True).findings]
+    assert (severity, code, entry["path"]) in found
+    assert len(new_lake(tmp_path).rows(head.of_tier("hot")[0])) == 3
+
+
+def test_every_file_of_a_head_has_both_digests(lake: Lake):
+    entries = [
+        entry
+        for head in lake.heads()
+        for entry in (*head.files.values(), *head.keys.values(), *head.graphs.values(), *filter(None, [head.holds]))
+    ]
+    assert {getattr(entry, "tier", "keys") for entry in entries} == {"hot", "warm", "cold", "archive", "keys"}
+    for entry in entries:
+        below = lake.cold if getattr(entry, "root", "") == "cold" else lake.store
+        data = below.get(entry.path)
+        assert entry.sha256 == hashlib.sha256(data).hexdigest()
+        assert entry.xxh128 == xxhash.xxh3_128(data).hexdigest()
 
 
 def test_a_bit_in_one_file_does_not_hide_or_multiply_findings(lake: Lake):

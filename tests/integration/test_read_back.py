@@ -16,10 +16,15 @@ from akosha.lake import files
 from akosha.lake.edit import edit_shard
 from akosha.lake.layout import shard_of
 from akosha.lake.provenance import about
+from akosha.lake.schemas import KEY
 from akosha.lake.shard_log import Writer
 from akosha.tiers import hot_to_warm
 
 pytestmark = pytest.mark.integration
+
+SAME_SHARD = next(
+    name for name in (f"box-{number}" for number in range(9_999)) if shard_of(name) == shard_of("laptop-7")
+)
 
 
 @pytest.mark.parametrize("fault", ["a row is lost", "a summary changes", "a code changes"])
@@ -49,12 +54,16 @@ def test_a_file_that_is_not_what_was_meant_is_refused_and_the_source_kept(
 
 
 @pytest.mark.parametrize("dry_run", [False, True], ids=["run", "dry run"])
-@pytest.mark.parametrize("archive", [True, False], ids=["archived", "not archived"])
+@pytest.mark.parametrize(
+    "systems",
+    [{}, {"laptop-7": {"archive": False}}, {SAME_SHARD: {"archive": False}}],
+    ids=["archived", "not archived", "others are not archived"],
+)
 def test_a_source_text_that_is_not_its_digest_does_not_move(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, archive: bool, dry_run: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, systems: dict[str, dict[str, bool]], dry_run: bool
 ) -> None:
     lake = new_lake(tmp_path)
-    table = table_of("hot", memories("laptop-7", "warm", 40))
+    table = table_of("hot", [*memories(SAME_SHARD, "warm", 3), *memories("laptop-7", "warm", 40)])
     texts = [*table.column("content").to_pylist()[:-1], "another text"]
     at = table.schema.get_field_index("content")
     with (
@@ -64,9 +73,10 @@ def test_a_source_text_that_is_not_its_digest_does_not_move(
         unchecked.setattr(files, "verify_content", lambda *_, **__: None)
         edit.put("hot", table.set_column(at, table.schema.field(at), pa.array(texts)))
         before = edit.publish("ingest", Writer("run", 1, NOW), counts={})
-    policy = replace(lake.policy(), archive=archive)
-    with pytest.raises(IntegrityError, match="a text does not match its digest"):
+    policy = replace(lake.policy(), systems=systems)
+    with pytest.raises(IntegrityError, match="a text does not match its digest") as caught:
         hot_to_warm.move_batch(lake, [before.shard], policy, Writer("run", 1, NOW), as_of=NOW, dry_run=dry_run)
+    assert caught.value.context["record_id"] == table.column("record_id")[-1].as_py()
     assert lake.heads() == [before]
 
 
@@ -115,20 +125,20 @@ def test_rows_read_back_in_another_order_are_refused(tmp_path: Path) -> None:
         files.verify_written(rows, tmp_path / "staged", kind="warm")
 
 
-def test_a_text_that_is_not_its_digest_is_named_by_its_row() -> None:
+def test_a_text_that_is_not_its_digest_is_named_by_its_record() -> None:
     rows = table_of("archive", [*memories("laptop-7", "warm", 3_000), *memories("laptop-7", "cold", 3_000)])
-    texts = pa.chunked_array(
-        [rows.column("content").combine_chunks()[:2_500], rows.column("content").combine_chunks()[2_500:]]
-    )
-    files.verify_content(texts, rows.column("content_sha256"), where="archive")
+    whole = rows.column("content").combine_chunks()
+    at, digest_at = (rows.schema.get_field_index(name) for name in ("content", "content_sha256"))
+    rows = rows.set_column(at, rows.schema.field(at), pa.chunked_array([whole[:2_500], whole[2_500:]]))
+    files.verify_content(rows, where="archive")
     digests = rows.column("content_sha256").to_pylist()
     digests[5_001] = bytes(32)
-    with pytest.raises(IntegrityError) as caught:
-        files.verify_content(texts[:], pa.chunked_array([digests], pa.binary()), where="archive")
-    assert caught.value.context["row"] == 5_001
-    with pytest.raises(IntegrityError) as caught:
-        files.verify_content(texts[2_000:], pa.chunked_array([digests], pa.binary())[2_000:], where="archive")
-    assert caught.value.context["row"] == 3_001
+    wrong = rows.set_column(digest_at, rows.schema.field(digest_at), pa.array(digests, pa.binary()))
+    for some in (wrong, wrong.slice(2_000), wrong.slice(5_001, 1)):
+        with pytest.raises(IntegrityError) as caught:
+            files.verify_content(some, where="archive")
+        record = {name: wrong.column(name)[5_001].as_py() for name in KEY}
+        assert caught.value.context == {"where": "archive", **record, "expected": bytes(32).hex()}
 
 
 def test_rows_that_are_in_order_already_are_not_copied_and_others_are_sorted() -> None:

@@ -22,7 +22,7 @@ from akosha.lake.commits import (
     commit_document,
     parse_commit,
 )
-from akosha.lake.documents import seal, unseal
+from akosha.lake.documents import NEWEST, seal, unseal
 
 
 def file(name: str, **fields) -> FileEntry:
@@ -37,6 +37,21 @@ def keys(name: str, system_id: str = "laptop-7") -> KeyFile:
 def graph(name: str, system_id: str = "laptop-7") -> GraphFile:
     path = f"shards/017/graph/{name}.parquet"
     return GraphFile(system_id, path, 3, 2, 1, 100, "dd", "2026-01-02T00:00:00+00:00")
+
+
+FIELDS_OF_VERSION_2 = {
+    FileEntry: "tier root path rows bytes sha256 first last without_vector removal xxh128",
+    KeyFile: "system_id path rows bytes sha256 newest_manifest newest_file_xxh128 xxh128",
+    GraphFile: "system_id path entities relations observations bytes sha256 newest_manifest xxh128",
+    HoldFile: "path rows bytes sha256 xxh128",
+    Removal: "path rows sha256",
+}
+
+
+@pytest.mark.parametrize("kind", FIELDS_OF_VERSION_2)
+def test_another_field_of_an_entry_is_another_version_of_the_format(kind: type):
+    """A release that does not know a field cannot read the document, and must be told to be upgraded."""
+    assert (NEWEST["commit"], " ".join(kind.__slots__)) == (2, FIELDS_OF_VERSION_2[kind])
 
 
 A, B, C = file("a"), file("b"), file("c")
@@ -263,3 +278,14 @@ def test_a_move_plans_again_when_a_promotion_has_put_records_on_hold():
         apply(replace(HEAD, holds=HOLD), move)
     assert Change("hot-to-warm", holds=(HOLD, HOLD)).empty
     assert not Change("promote", holds=(HOLD, None)).empty
+
+
+def test_a_commit_of_version_1_is_read():
+    commit = replace(HEAD, files={A.path: replace(A, xxh128="ee")}, sha256="")
+    document = {**commit_document(commit), "format": "akosha-commit/1"}
+    for entry in (*document["files"], *document["keys"]):
+        entry.pop("xxh128", None)
+        entry.pop("newest_file_xxh128", None)
+    found = parse_commit(unseal(seal(document), kind="commit", key="k"), key="k")
+    assert found == replace(commit, files={A.path: A}, sha256=found.sha256)
+    assert commit_document(found)["format"] == "akosha-commit/2"

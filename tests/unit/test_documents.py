@@ -86,7 +86,7 @@ def test_a_format_without_a_version_is_refused(format_):
 
 def test_a_newer_format_says_so():
     with pytest.raises(FormatVersionError, match="newer Akosha"):
-        unseal(seal({"format": "akosha-commit/2"}), kind="commit", key="k")
+        unseal(seal({"format": "akosha-commit/3"}), kind="commit", key="k")
 
 
 def test_sealing_replaces_an_old_seal():

@@ -44,7 +44,8 @@ def test_the_sample_is_that_of_the_whole_batch_in_any_order_and_in_any_pieces(mo
     assert (whole.queries, whole.corpus, whole.judged) == (200, 200, True)
 
 
-def test_equal_texts_under_many_keys_count_once():
+def test_equal_texts_under_many_keys_count_once(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(hot_to_warm, "GATE_ROWS", 400)  # places for all texts, but not for all rows
     vectors, digests = batch(300)
     rows = np.tile(np.arange(300), 3)
     measure = sampled(vectors, digests, rows, 250).measure()

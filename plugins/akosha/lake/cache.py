@@ -39,7 +39,7 @@ class FileCache:
     """Lake files by content. A file of a local store is used where it lies.
 
     Every file is hashed the first time this object hands it out, so that nothing is decided from changed bytes: by XXH3,
-    which finds damage as surely as SHA-256 does; `akosha fsck --read-data` and the scrub check that as well (ADR 0024).
+    which finds damage as surely as SHA-256 does; `akosha fsck --read-data` and the scrub compare both (ADR 0024).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,7 +57,7 @@ class FileCache:
         path = self._kept(file.path, file.sha256) if local is None else local
         if path in self._verified:
             return path
-        if local is None and not _intact(path, file):
+        if local is None and not (path.exists() and _intact(path, file)):
             self._fetch(store, file, path)
         elif local is not None:
             if not local.exists():
@@ -144,19 +144,12 @@ def _last_written(folder: Path) -> float:
         return inf
 
 
-def _promised_and_found(path: Path, file: Promised) -> tuple[str, str]:
-    """The digest that readers compare, as promised and as found: XXH3, or SHA-256 where a commit has nothing else."""
-    if file.xxh128:
-        return file.xxh128, xxh128_of(path)
-    return file.sha256, sha256_of(path)
+def _intact(path: Path, file: Promised) -> bool:
+    """Whether a file holds the bytes that were promised: by XXH3, and by SHA-256 where that is missing or differs.
 
-
-def _intact(kept: Path, file: Promised) -> bool:
-    """Whether a kept file is there and still what it was: a power loss can leave it cut short."""
-    if not kept.exists():
-        return False
-    promised, found = _promised_and_found(kept, file)
-    return promised == found
+    A kept file may not: a power loss can leave it cut short.
+    """
+    return bool(file.xxh128 and xxh128_of(path) == file.xxh128) or sha256_of(path) == file.sha256
 
 
 def _check(path: Path, file: Promised) -> None:
@@ -165,7 +158,6 @@ def _check(path: Path, file: Promised) -> None:
     Raises:
         IntegrityError: they differ.
     """
-    expected, found = _promised_and_found(path, file)
-    if found != expected:
-        message = "a file does not match its digest; run `akosha fsck --read-data`"
-        raise IntegrityError(message, key=file.path, expected=expected, found=found)
+    if not _intact(path, file):
+        message = "a file does not match its SHA-256; run `akosha fsck --read-data`"
+        raise IntegrityError(message, key=file.path, expected=file.sha256, found=sha256_of(path))

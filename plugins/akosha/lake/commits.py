@@ -319,7 +319,7 @@ def _require(holds: bool, head: Commit, message: str, **context: object) -> None
 def commit_document(commit: Commit) -> Document:
     """The JSON form of a commit, without its seal."""
     return {
-        "format": "akosha-commit/1",
+        "format": "akosha-commit/2",
         "shard": commit.shard,
         "version": commit.version,
         "commit_id": commit.commit_id,

@@ -14,7 +14,7 @@ from akosha.errors import FormatVersionError, IntegrityError
 
 Document = dict[str, Any]
 
-NEWEST: Final = {"policy": 2}  # versions of formats; 1 for the others
+NEWEST: Final = {"policy": 2, "commit": 2}  # versions of formats; 1 for the others
 
 
 def render(document: Document) -> bytes:

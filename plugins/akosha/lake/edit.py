@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, cast
@@ -91,15 +91,24 @@ class ShardEdit:
             file_xxh128: hex hash of that upload's database file.
         """
         path, size, digests = self._stage("keys", table.cast(KEYS), self._lake.store)
-        told = (newest.isoformat(), file_xxh128, digests.xxh128)
-        self._replace_keys(KeyFile(system_id, path, table.num_rows, size, digests.sha256, *told))
+        after = KeyFile(
+            system_id=system_id,
+            path=path,
+            rows=table.num_rows,
+            bytes=size,
+            sha256=digests.sha256,
+            xxh128=digests.xxh128,
+            newest_manifest=newest.isoformat(),
+            newest_file_xxh128=file_xxh128,
+        )
+        self._replace_keys(after)
 
     def restore_keys(self, system_id: str, table: pa.Table) -> None:
         """Replace the key file of a system after damage: as `set_keys`, but its newest upload is read again when it comes."""
         before = self.head.keys[system_id]
         path, size, digests = self._stage("keys", table.cast(KEYS), self._lake.store)
-        told = (before.newest_manifest, "", digests.xxh128)
-        self._keys.append((before, KeyFile(system_id, path, table.num_rows, size, digests.sha256, *told)))
+        restored = {"path": path, "rows": table.num_rows, "bytes": size, **asdict(digests)}
+        self._keys.append((before, replace(before, newest_file_xxh128="", **restored)))
 
     def confirm_keys(self, system_id: str, *, newest: datetime, file_xxh128: str = "") -> None:
         """Note that a newer upload of a system holds the keys that its newest one held: the key file stays."""
@@ -124,8 +133,17 @@ class ShardEdit:
         entities, relations, notes = (pc.sum(pc.equal(kinds, kind), min_count=0).as_py() for kind in KINDS)
         before = self.head.graphs.get(system_id)
         newest_manifest = max(newest.isoformat(), before.newest_manifest if before else "")
-        told = (newest_manifest, digests.xxh128)
-        after = GraphFile(system_id, path, entities, relations, notes, size, digests.sha256, *told)
+        after = GraphFile(
+            system_id=system_id,
+            path=path,
+            entities=entities,
+            relations=relations,
+            observations=notes,
+            bytes=size,
+            sha256=digests.sha256,
+            xxh128=digests.xxh128,
+            newest_manifest=newest_manifest,
+        )
         self._graphs.append((before, after))
 
     def set_holds(self, table: pa.Table) -> None:
@@ -238,7 +256,7 @@ class ShardEdit:
         ordered = files.in_order(table, ORDER)
         store = self._lake.cold if tier == "cold" else self._lake.store
         if "content" in ordered.column_names:
-            files.verify_content(ordered.column("content"), ordered.column("content_sha256"), where=tier)
+            files.verify_content(ordered, where=f"rows to be written to {tier}")
         path, size, digests = self._stage(tier, ordered, store)
         bounds = pc.min_max(ordered.column("created_at")).as_py()
         return FileEntry(

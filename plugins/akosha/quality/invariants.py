@@ -16,6 +16,7 @@ from akosha.lake.commits import TIERS, Commit, FileEntry, GraphFile, KeyFile
 from akosha.lake.files import verify_content, without_rows
 from akosha.lake.lake import Lake
 from akosha.lake.layout import shard_of, shard_prefix
+from akosha.lake.schemas import KEY
 from akosha.quality.conservation import PROBLEMS, measure_shard
 from akosha.quality.findings import FsckReport
 
@@ -74,7 +75,7 @@ def check_conservation(lake: Lake, head: Commit, report: FsckReport) -> None:
 
 def _check_file(lake: Lake, entry: FileEntry, shard: int, report: FsckReport) -> None:
     columns = ["created_at", "embedding_model"]
-    columns += ["content", "content_sha256"] if entry.tier in CONTENT_TIERS else []
+    columns += [*KEY, "content", "content_sha256"] if entry.tier in CONTENT_TIERS else []
     # Removed rows included: they count in the entry's rows, first and last.
     table = lake.rows(replace(entry, removal=None), columns)
     if table.num_rows != entry.rows:
@@ -113,7 +114,8 @@ def _instant(text: str) -> datetime:
 
 def _check_texts(table: pa.Table, entry: FileEntry, shard: int, report: FsckReport) -> None:
     try:
-        verify_content(table.column("content"), table.column("content_sha256"), where=entry.path)
+        verify_content(table, where=entry.path)
     except IntegrityError as error:
-        message = f"the text of row {error.context.get('row')} does not have its digest; ingest its upload again"
+        record = " / ".join(str(error.context[name]) for name in KEY)
+        message = f"the text of {record} does not have its digest; ingest its upload again"
         report.damage("content_digest", message, key=entry.path, shard=shard, kind=entry.tier)

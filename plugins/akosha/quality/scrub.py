@@ -35,7 +35,7 @@ def is_due(path: str, now: datetime, cycle_days: int) -> bool:
 
 
 def scrub(lake: Lake, *, now: datetime, cycle_days: int, uploads: ObjectStore | None = None) -> dict[str, Any]:
-    """Read today's share of a lake again: sizes, SHA-256 and page checksums of files, seals of documents.
+    """Read today's share of a lake again: sizes, digests and page checksums of files, seals of documents.
 
     Args:
         lake: which. Jobs may run meanwhile; nothing is changed.

@@ -115,7 +115,7 @@ class Inventory:
         return sound
 
     def check_bytes(self, lake: Lake, file: NamedFile, report: FsckReport) -> bool:
-        """Read a file and compare its digests. False, with a finding, when one differs."""
+        """Read a file and compare its digests. False, with a finding, when it is damaged."""
         try:
             found = _digests(lake, file)
         except ObjectMissingError:
@@ -125,13 +125,14 @@ class Inventory:
             return False
         report.checked["bytes_read"] += file.bytes
         promised = file.digests
-        if found.sha256 != promised.sha256:
-            message = f"expected SHA-256 {promised.sha256}, found {found.sha256}; restore it from a copy"
-        elif promised.xxh128 and found.xxh128 != promised.xxh128:
-            message = f"its SHA-256 matches, but not its XXH3: expected {promised.xxh128}, found {found.xxh128}; no job will read it"
-        else:
+        if found.sha256 == promised.sha256:
+            if promised.xxh128 not in {"", found.xxh128}:
+                message = "the file is sound by its SHA-256, but its commit holds another XXH3; jobs read it all the same, only slower"
+                report.warn("file_fast_digest", message, key=file.path, shard=file.shard)
             return True
-        message = f"the file is damaged: {message}"
+        message = (
+            f"the file is damaged: expected SHA-256 {promised.sha256}, found {found.sha256}; restore it from a copy"
+        )
         report.damage("file_digest", message, key=file.path, shard=file.shard, kind=file.kind)
         return False
 

@@ -23,7 +23,7 @@ from akosha.lake.files import ROW, keep, verify_content
 from akosha.lake.lake import Lake
 from akosha.lake.policy import Policy
 from akosha.lake.provenance import about
-from akosha.lake.schemas import ARCHIVE, DIMENSION, WARM
+from akosha.lake.schemas import ARCHIVE, DIMENSION, KEY, WARM
 from akosha.lake.shard_log import Writer
 from akosha.tiers.due import Due
 from akosha.tiers.moves import MAX_REPLANS, ShardMove, StagedMove, concerned, due_rows, held_shards
@@ -73,7 +73,8 @@ class GateSample:
 
     def measure(self) -> RecallMeasure:
         """Recall@10 of the decoded vectors against exact search on FLOAT."""
-        held = np.flatnonzero(self._ranks != FREE)
+        taken = self._ranks != FREE
+        held = slice(None) if taken.all() else np.flatnonzero(taken)  # a full sample is not copied
         digests = [digest.tobytes() for digest in self._digests[held]]
         return measure_gate(self._vectors[held], dequantize(self._codes[held], self._scales[held]), digests)
 
@@ -143,8 +144,8 @@ class _Mover:
             archived = leaving.archiving(found.due)
             due = archived.rows
             # What is archived is verified as it is written; what is not goes for good.
-            unwritten = due if self.dry_run else keep(due, ~archived.kept)
-            verify_content(unwritten.column("content"), unwritten.column("content_sha256"), where=entry.path)
+            texts = due.select([*KEY, "content", "content_sha256"])
+            verify_content(texts if self.dry_run else keep(texts, ~archived.kept), where=entry.path)
             warm, archive = transform(due, archived.audit_share, sample)
             outcome.add(entry, due, leaving, without_vector=due.column("embedding").null_count)
             outcome.unarchived += int((~archived.kept).sum())

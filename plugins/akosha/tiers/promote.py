@@ -250,7 +250,7 @@ def restored(rows: pa.Table, archive: pa.Table, *, shard: int) -> pa.Table:
     if kept.column("content_sha256").to_pylist() != rows.column("content_sha256").to_pylist():
         message = "the archive has another text than the tier for a record; nothing was promoted; run `akosha fsck --read-data`"
         raise IntegrityError(message, shard=shard)
-    verify_content(kept.column("content"), kept.column("content_sha256"), where="archive")
+    verify_content(kept, where="archive")
     has_vector = kept.column("embedding").is_valid()
     columns = {
         **{name: rows.column(name) for name in rows.column_names if name in HOT.names},
