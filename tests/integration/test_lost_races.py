@@ -131,6 +131,23 @@ def test_a_commit_that_an_undo_overtakes_changes_nothing(lake: Lake, name: str):
     assert fsck(lake, read_data=True).ok
 
 
+def test_a_move_that_lost_its_race_to_an_undo_waits(lake: Lake):
+    """I28: what it would plan again is held by then."""
+
+    def overtake(point: str) -> None:
+        if point == "before commit":
+            failpoints.hooks.clear()
+            undo(lake)
+            message = "the undo was faster; plan again"
+            raise CommitConflictError(message)
+
+    failpoints.hooks.append(overtake)
+    (outcome,), _ = hot_to_warm.move_batch(lake, [SHARD], lake.policy(), WRITER, as_of=NOW + timedelta(days=40))
+    assert (outcome.rows, "held after an undo" in outcome.waits_for) == (0, True)
+    assert lake.shard(SHARD).head().operation == "undo"
+    assert fsck(lake, read_data=True).ok
+
+
 def test_a_sweep_that_an_undo_overtakes_says_that_it_condemned_nothing(lake: Lake):
     overtaken_by_undo(lake)
     outcome = sweep(lake)

@@ -19,10 +19,13 @@ from tests.support.uploads import memory as uploaded
 from akosha.embedding.source import Embedded
 from akosha.errors import IntegrityError
 from akosha.lake.columns import vectors_of
+from akosha.lake.edit import edit_shard
 from akosha.lake.export import export_shard
+from akosha.lake.files import ROW
 from akosha.lake.holds import holds, with_holds
 from akosha.lake.lake import Lake
 from akosha.lake.layout import shard_of
+from akosha.lake.provenance import about
 from akosha.lake.schemas import HOLDS, KEY
 from akosha.lake.shard_log import Writer
 from akosha.lake.undo import undo_shard
@@ -256,6 +259,18 @@ def test_another_text_in_the_archive_is_damage(tmp_path: Path, shelf: Shelf):
     with pytest.raises(IntegrityError, match="another text"):
         promote(lake, shelf.tiers["warm"][3])
     assert lake.shard(SHARD).head().version == 1
+
+
+def test_a_record_that_the_archive_has_twice_is_damage(lake: Lake, shelf: Shelf):
+    """I1, I11."""
+    head = lake.shard(SHARD).head()
+    with edit_shard(lake, head, about()) as edit:
+        for entry in head.of_tier("archive"):
+            edit.put("archive", lake.rows(entry).drop_columns([ROW]))
+        doubled = edit.publish("ingest", WRITER, counts={})
+    with pytest.raises(IntegrityError, match="the archive has a record twice; nothing was promoted"):
+        promote(lake, shelf.tiers["warm"][3])
+    assert lake.shard(SHARD).head() == doubled
 
 
 @pytest.mark.parametrize("done", [False, True])
