@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from tests.integration.small_lake import NOW, Memory, Shelf, publish
 
-from akosha.errors import ConfigurationError, IntegrityError
+from akosha.errors import ConfigurationError, IntegrityError, ObjectMissingError
 from akosha.lake import files
 from akosha.lake.lake import Lake
 from akosha.lake.schemas import ARCHIVE
@@ -64,6 +64,16 @@ def test_a_changed_file_of_the_lake_is_refused_before_it_is_used(
         path.write_bytes(data)
     with pytest.raises(IntegrityError, match="a file does not match its SHA-256"):
         Lake.open(lake.settings).keys(entry)
+
+
+def test_a_file_that_a_sweep_deleted_since_it_was_read_is_missing_and_not_damaged(tmp_path: Path) -> None:
+    """A writer that stood still plans again, or fails and is tried again; it must not call the lake damaged."""
+    lake = made(Settings(lake_url=f"file://{tmp_path}/lake", cache_dir=tmp_path / "cache"))
+    (entry,) = lake.heads()[0].of_tier("hot")
+    assert lake.rows(entry).num_rows == 1
+    (tmp_path / "lake" / entry.path).unlink()
+    with pytest.raises(ObjectMissingError, match="is missing"):
+        lake.rows(entry)
 
 
 def test_a_lost_lake_document_is_not_papered_over(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ class FileCache:
         """
         local = store.local_path(file.path)
         path = self._kept(file.path, file.sha256) if local is None else local
-        if path in self._verified:
+        if path in self._verified and path.exists():  # a sweep deletes what a writer that stood still has read before
             return path
         if local is None and not (path.exists() and _intact(path, file)):
             self._fetch(store, file, path)
