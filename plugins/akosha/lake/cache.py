@@ -55,15 +55,18 @@ class FileCache:
         """
         local = store.local_path(file.path)
         path = self._kept(file.path, file.sha256) if local is None else local
-        if path in self._verified and path.exists():  # a sweep deletes what a writer that stood still has read before
+        # Looked at each time: a sweep deletes what a writer that stood still has read before.
+        there = path.exists()
+        if there and path in self._verified:
             return path
-        if local is None and not (path.exists() and _intact(path, file)):
-            self._fetch(store, file, path)
-        elif local is not None:
-            if not local.exists():
-                message = "a file named by a commit is missing; run `akosha fsck`"
-                raise ObjectMissingError(message, path=file.path, store=store.url)
-            _check(local, file)
+        if local is None:
+            if not (there and _intact(path, file)):
+                self._fetch(store, file, path)
+        elif there:
+            _check(path, file)
+        else:
+            message = "a file named by a commit is missing; run `akosha fsck`"
+            raise ObjectMissingError(message, path=file.path, store=store.url)
         self._verified.add(path)
         return path
 

@@ -11,10 +11,8 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-import xxhash
-
 from akosha.errors import DiskFullError, InvalidUploadError
-from akosha.lake.files import sha256_of
+from akosha.lake.files import sha256_of, xxh128_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -212,15 +210,10 @@ def _check_size(size: int, max_bytes: int, form: _Form) -> None:
 
 def _described(target: Path, form: _Form) -> Unpacked:
     """What lies in `target`, after a look at whether it is what was expected."""
-    size = 0
-    digest = xxhash.xxh3_128()
+    size = target.stat().st_size
     with target.open("rb") as file:
-        version = form.check(file.read(_HEAD_BYTES), target.stat().st_size)
-        file.seek(0)
-        for chunk in _chunks(file):
-            size += len(chunk)
-            digest.update(chunk)
-    return Unpacked(digest.hexdigest(), size, version)
+        version = form.check(file.read(_HEAD_BYTES), size)
+    return Unpacked(xxh128_of(target), size, version)
 
 
 def _is_database(head: bytes) -> bool:
