@@ -1,8 +1,8 @@
--- How many keys of an upload are of each kind.
--- Needs: plan = the result of upsert_plan, arrived = the upload's keys. Params: none.
--- Result: one row: arrived, new, changed, gone, older, retimed, amended, changes = rows of the key file that come, go or change. Order: none.
+-- How many keys of each upload are of each kind; an upload that changes nothing has no row.
+-- Needs: plan = the result of upsert_plan. Params: none.
+-- Result: upload, new, changed, gone, older, retimed, amended, changes = rows of the key file that come, go or change. Order: none.
 SELECT
-    (SELECT count(*) FROM arrived) AS arrived,
+    upload,
     count(*) FILTER (kind = 'new') AS new,
     count(*) FILTER (kind = 'changed') AS changed,
     count(*) FILTER (kind = 'gone') AS gone,
@@ -11,3 +11,4 @@ SELECT
     count(*) FILTER (kind = 'kept' AND amends AND NOT takes_time) AS amended,
     count(*) FILTER (changes_keys) AS changes
 FROM plan
+GROUP BY upload

@@ -1,9 +1,9 @@
--- Every key of an upload beside the live key it meets, and every live key that the upload lacks.
--- Needs: arrived(position, source_table, record_id, content_sha256, details_sha256, has_vector, created_at, rank, bookkeeping),
---        live = the system's key file, with rank in place of time_evidence: 0 is the best evidence.
--- Params: $manifest time of the upload's manifest; $newest that of the system's newest upload applied; $ambiguous whether
---         unrelated machines share this system id.
--- Result: the columns of both sides, live ones with the suffix _live, NULL where that side is missing; base_id = the id as
+-- Every key of some uploads beside the live key it meets, and every live key of their systems that they lack.
+-- Needs: uploads(upload, manifest, newest): number of each, the time of its manifest, that of its system's newest upload applied;
+--        arrived(upload, position, source_table, record_id, content_sha256, details_sha256, has_vector, created_at, rank,
+--        bookkeeping); live = the systems' key files, with rank in place of time_evidence: 0 is the best evidence.
+-- Params: $ambiguous whether unrelated machines share these system ids.
+-- Result: the columns of both sides, live ones with the suffix _live, NULL where that side is missing; those of uploads; base_id = the id as
 --         the client wrote it; wins = whether the upload's revision is the newer one. Order: none.
 -- {base_id}: record_id without the digest that upsert_named appended. {once}: for an ambiguous system, a clause that takes a
 --   text once that came under a name with and one without its digest.
@@ -17,11 +17,11 @@ WITH incoming AS (
     {once}
 ), known AS (
     SELECT *, CASE WHEN $ambiguous THEN {base_id} ELSE record_id END AS base_id,
-        CASE WHEN $ambiguous THEN content_sha256 ELSE ''::BLOB END AS text_key,
-        CASE WHEN in_newest THEN $newest ELSE applied_manifest END AS effective
+        CASE WHEN $ambiguous THEN content_sha256 ELSE ''::BLOB END AS text_key
     FROM live
 )
 SELECT
+    u.upload, u.manifest, u.newest,
     i.position,
     coalesce(i.source_table, k.source_table) AS source_table,
     coalesce(i.base_id, k.base_id) AS base_id,
@@ -33,11 +33,13 @@ SELECT
     i.created_at, k.created_at AS created_at_live,
     i.rank, k.rank AS rank_live,
     i.bookkeeping, k.bookkeeping AS bookkeeping_live,
-    k.time_manifest, k.first_manifest, k.applied_manifest, k.in_newest, k.effective,
+    k.time_manifest, k.first_manifest, k.applied_manifest, k.in_newest,
+    CASE WHEN k.in_newest THEN u.newest ELSE k.applied_manifest END AS effective,
     k.record_id IS NULL
-        OR $manifest > k.effective
-        OR ($manifest = k.effective AND (i.content_sha256, i.details_sha256, i.bookkeeping)
+        OR u.manifest > effective
+        OR (u.manifest = effective AND (i.content_sha256, i.details_sha256, i.bookkeeping)
             > (k.content_sha256, k.details_sha256, k.bookkeeping)) AS wins
 FROM incoming AS i
 FULL JOIN known AS k
-    ON i.source_table = k.source_table AND i.base_id = k.base_id AND i.text_key = k.text_key
+    ON i.upload = k.upload AND i.source_table = k.source_table AND i.base_id = k.base_id AND i.text_key = k.text_key
+JOIN uploads AS u ON u.upload = coalesce(i.upload, k.upload)

@@ -1,9 +1,8 @@
--- What an upload changes about the keys of its system.
+-- What some uploads, one of each system, change about the keys of their systems.
 -- Needs: named = the result of upsert_matched, with the final record_id.
--- Params: $manifest time of the upload's manifest; $newest that of the system's newest upload applied; $adds whether keys
---         that the lake does not have are taken; $deletes whether live keys that the upload lacks go away.
+-- Params: $deletes whether live keys that a system's newest upload lacks go away; an older one then adds none either.
 -- {deletable}: whether the upload says anything about the absence of a key.
--- Result: one row for each key that is new, changes or goes, the columns of a key file among them (rank in place of
+-- Result: upload, and one row for each key that is new, changes or goes, the columns of a key file among them (rank in place of
 --         time_evidence). kind: new, changed (another text), kept, gone, skipped (not taken). is_older: the upload's text did
 --         not replace a newer one. Order: none.
 -- A time changes only for better evidence; at equal rank the earliest manifest decides, then the earlier time.
@@ -11,13 +10,13 @@
 -- in_newest: whether the system's newest upload holds the key; else applied_manifest says which upload did last.
 WITH judged AS (
     SELECT *,
-        $newest IS NULL OR $manifest >= $newest AS is_newest,
+        newest IS NULL OR manifest >= newest AS is_newest,
         position IS NOT NULL AND (record_id_live IS NULL OR rank < rank_live
-            OR (rank = rank_live AND ($manifest, created_at) < (time_manifest, created_at_live))) AS better_time,
+            OR (rank = rank_live AND (manifest, created_at) < (time_manifest, created_at_live))) AS better_time,
         CASE
             WHEN position IS NULL
-            THEN CASE WHEN $deletes AND ($manifest > $newest OR NOT in_newest) AND {deletable} THEN 'gone' ELSE 'kept' END
-            WHEN record_id_live IS NULL THEN CASE WHEN $adds THEN 'new' ELSE 'skipped' END
+            THEN CASE WHEN $deletes AND is_newest AND (manifest > newest OR NOT in_newest) AND {deletable} THEN 'gone' ELSE 'kept' END
+            WHEN record_id_live IS NULL THEN CASE WHEN is_newest OR NOT $deletes THEN 'new' ELSE 'skipped' END
             WHEN wins AND content_sha256 <> content_sha256_live THEN 'changed'
             ELSE 'kept'
         END AS kind,
@@ -25,7 +24,7 @@ WITH judged AS (
     FROM named
 ), after AS (
     SELECT
-        position, source_table, record_id, record_id_live, kind, is_older, created_at_live,
+        upload, position, source_table, record_id, record_id_live, kind, is_older, created_at_live,
         coalesce(kind = 'kept' AND wins AND details_sha256 <> details_sha256_live, false) AS takes_details,
         coalesce(kind = 'kept' AND NOT is_older AND has_vector AND NOT has_vector_live, false) AS takes_vector,
         better_time AND (created_at_live <> created_at OR rank_live <> rank) AS takes_time,
@@ -39,10 +38,10 @@ WITH judged AS (
         END AS has_vector,
         CASE WHEN better_time THEN created_at ELSE created_at_live END AS created_at,
         CASE WHEN better_time THEN rank ELSE rank_live END AS rank,
-        CASE WHEN better_time THEN $manifest ELSE time_manifest END AS time_manifest,
-        CASE WHEN position IS NULL THEN first_manifest ELSE least($manifest, first_manifest) END AS first_manifest,
-        CASE WHEN position IS NULL THEN effective ELSE greatest($manifest, effective) END AS applied_manifest,
-        CASE WHEN is_newest AND ($newest IS NULL OR $manifest > $newest) THEN position IS NOT NULL
+        CASE WHEN better_time THEN manifest ELSE time_manifest END AS time_manifest,
+        CASE WHEN position IS NULL THEN first_manifest ELSE least(manifest, first_manifest) END AS first_manifest,
+        CASE WHEN position IS NULL THEN effective ELSE greatest(manifest, effective) END AS applied_manifest,
+        CASE WHEN is_newest AND (newest IS NULL OR manifest > newest) THEN position IS NOT NULL
              WHEN is_newest THEN position IS NOT NULL OR in_newest
              ELSE coalesce(in_newest, false) END AS in_newest,
         CASE WHEN position IS NOT NULL AND wins THEN bookkeeping ELSE bookkeeping_live END AS bookkeeping,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from tests.support.installation import Installation
@@ -13,6 +13,7 @@ from tests.support.uploads import database, memory, put_upload
 from akosha.lake.lake import Lake
 from akosha.lake.layout import shard_of
 from akosha.uploads import ingest
+from akosha.uploads.upsert import Arrival, UpsertPlan
 
 pytestmark = pytest.mark.integration
 
@@ -32,13 +33,13 @@ def test_damaged_uploads_do_not_make_the_others_be_planned_again(tmp_path: Path,
         put_upload(installation.uploads, system, NOW, bytes(torn) if number % 2 else data)
     planned = 0
 
-    def counted(*given: Any, **options: Any) -> Any:
+    def counted(arrivals: Sequence[Arrival], folder: Path) -> list[UpsertPlan]:
         nonlocal planned
-        planned += 1
-        return plan(*given, **options)
+        planned += len(arrivals)
+        return plan(arrivals, folder)
 
-    plan = ingest.plan_upsert
-    monkeypatch.setattr(ingest, "plan_upsert", counted)
+    plan = ingest.plan_upserts
+    monkeypatch.setattr(ingest, "plan_upserts", counted)
     counts = installation.ingest()["counts"]
     assert (counts["applied"], counts["quarantined"], counts["commits"]) == (4, 4, 1)
     assert planned == 4

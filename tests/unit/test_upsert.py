@@ -19,7 +19,18 @@ from hypothesis import strategies as st
 
 from akosha.lake import files
 from akosha.transforms.times import EVIDENCE
-from akosha.uploads.upsert import _ANSWERS, ARRIVED, COUNTED, Rules, Snapshot, UpsertPlan, duplicates, plan_upsert
+from akosha.uploads import upsert
+from akosha.uploads.upsert import (
+    _ANSWERS,
+    ARRIVED,
+    COUNTED,
+    Arrival,
+    Rules,
+    Snapshot,
+    UpsertPlan,
+    duplicates,
+    plan_upserts,
+)
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -94,11 +105,12 @@ class Lake:
     known: Snapshot = field(default_factory=Snapshot)
     records: dict[Key, Record] = field(default_factory=dict)
 
+    def arrival(self, upload: Upload) -> Arrival:
+        return Arrival(arrived(upload.rows), at(upload.manifest), self.known, self.rules)
+
     def apply(self, upload: Upload) -> UpsertPlan:
         folder = Path(tempfile.mkdtemp(dir=self.folder))
-        plan = plan_upsert(
-            self.known, arrived(upload.rows), folder, manifest_time=at(upload.manifest), rules=self.rules
-        )
+        (plan,) = plan_upserts([self.arrival(upload)], folder)
         for name, schema in _ANSWERS.items():
             assert getattr(plan, name).schema == schema, "an answer that was not asked for looks like one that was"
         self._retire(plan)
@@ -116,7 +128,7 @@ class Lake:
         if plan.keys is not None:
             path = folder / "keys.parquet"
             files.write(plan.keys, path, kind="keys", about={})
-            self.known = replace(self.known, keys=path)
+            self.known = replace(self.known, keys=path, rows=plan.keys.num_rows)
         self._check(plan, upload)
         return plan
 
@@ -317,6 +329,26 @@ def test_any_order_of_the_same_uploads_gives_the_same_records(uploads: list[Uplo
     with new_lake() as lake:
         lake.apply_all(shuffled(data, uploads))
         assert_as_modelled(lake, history(uploads))
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.booleans(), uploads_of(AMBIGUOUS_ROW)), min_size=2, max_size=5),
+    st.sampled_from([5, 1_000]),
+)
+@settings(max_examples=30, deadline=None)
+def test_uploads_of_several_systems_are_planned_together_as_alone(
+    systems: list[tuple[bool, bool, list[Upload]]], most: int
+):
+    """Whatever their rules, whether or not the lake knows them, and however many rows one statement compares."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(upsert, "LARGE_ROWS", most)
+        lakes = [Lake(Path(folder), Rules(ambiguous, deletes)) for ambiguous, deletes, _ in systems]
+        for turn in range(5):
+            now = [
+                (lake, uploads[turn]) for lake, (*_, uploads) in zip(lakes, systems, strict=True) if turn < len(uploads)
+            ]
+            together = plan_upserts([lake.arrival(upload) for lake, upload in now], Path(tempfile.mkdtemp(dir=folder)))
+            assert together == [lake.apply(upload) for lake, upload in now]
 
 
 @given(uploads_of(AMBIGUOUS_ROW), st.data())

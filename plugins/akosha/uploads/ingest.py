@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import zip_longest
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, Final
 
 import pyarrow as pa
@@ -48,7 +47,7 @@ from akosha.uploads.refused_rows import refused_document, write_refused_rows
 from akosha.uploads.sandbox import Sandbox
 from akosha.uploads.sources import RowFaults
 from akosha.uploads.texts import WantedRows, wanted_rows
-from akosha.uploads.upsert import COUNTED, Rules, Snapshot, UpsertPlan, plan_upsert
+from akosha.uploads.upsert import COUNTED, Arrival, Rules, Snapshot, UpsertPlan, plan_upserts
 
 log = logging.getLogger(__name__)
 
@@ -238,11 +237,12 @@ class Ingester:
         return _repeats(upload.fetched, head.keys.get(upload.ref.system_id))
 
     def _commit(self, head: Commit, uploads: Sequence[_Upload], policy: Policy) -> Commit:
-        with edit_shard(self.lake, head, about()) as edit:
+        with edit_shard(self.lake, head, about()) as edit, self.lake.cache.scratch() as folder:
+            self._plan(head, uploads, policy, folder)
             for upload in uploads:
                 try:
                     self._stage_graph(edit, upload)
-                    self._stage(edit, upload, policy)
+                    self._stage(edit, upload)
                 except InvalidUploadError as error:
                     raise _BrokenUpload(upload, error) from error
             plans = [upload.plan for upload in uploads if upload.plan is not None]
@@ -251,18 +251,31 @@ class Ingester:
             documents = tuple(_upload_document(upload) for upload in uploads if upload.changes)
             return edit.publish(OPERATION, self.writer, counts=counts, uploads=documents)
 
-    def _stage(self, edit: ShardEdit, upload: _Upload, policy: Policy) -> None:
-        system_id, fetched = upload.ref.system_id, upload.fetched
-        entry = edit.head.keys.get(system_id)
+    def _plan(self, head: Commit, uploads: Sequence[_Upload], policy: Policy, folder: Path) -> None:
+        """Compare the uploads that were read with the live keys; an empty or stale copy says nothing, least of all of absence."""
+        arrivals: dict[str, Arrival] = {}
+        for upload in uploads:
+            system_id, prepared = upload.ref.system_id, upload.prepared
+            if prepared is None or not prepared.arrived.num_rows:
+                continue
+            entry = head.keys.get(system_id)
+            rules = Rules(
+                ambiguous=system_id in self.lake.settings.ambiguous, delete_absent=system_id in policy.delete_absent
+            )
+            arrivals[system_id] = Arrival(prepared.arrived, upload.fetched.manifest.timestamp, self._live(entry), rules)
+        plans = dict(zip(arrivals, plan_upserts(list(arrivals.values()), folder), strict=True))
+        for upload in uploads:
+            upload.plan = plans.get(upload.ref.system_id)
+
+    def _stage(self, edit: ShardEdit, upload: _Upload) -> None:
+        system_id, fetched, plan = upload.ref.system_id, upload.fetched, upload.plan
         newest = fetched.manifest.timestamp
-        upload.plan = None
         if upload.prepared is None:  # see `_read`
             edit.confirm_keys(system_id, newest=newest, file_xxh128=fetched.file_xxh128)
             return
         upload.refused_rows = self._list_refused(upload.prepared)
-        if not upload.prepared.arrived.num_rows:
-            return  # an empty or stale copy says nothing, least of all of absence
-        upload.plan = plan = self._plan(upload.prepared, entry, policy)
+        if plan is None:
+            return
         if plan.keys is None:
             if plan.is_newest:
                 edit.confirm_keys(system_id, newest=newest, file_xxh128=fetched.file_xxh128)
@@ -284,15 +297,10 @@ class Ingester:
         if upload.graph_plan.table is not None:
             edit.set_graph(system_id, upload.graph_plan.table, newest=upload.fetched.manifest.timestamp)
 
-    def _plan(self, upload: PreparedUpload, entry: KeyFile | None, policy: Policy) -> UpsertPlan:
-        system_id = upload.fetched.ref.system_id
-        live = Snapshot(self._key_file(entry), datetime.fromisoformat(entry.newest_manifest)) if entry else Snapshot()
-        rules = Rules(
-            ambiguous=system_id in self.lake.settings.ambiguous,
-            delete_absent=system_id in policy.delete_absent,
-        )
-        folder = Path(mkdtemp(prefix="plan-", dir=upload.fetched.folder))
-        return plan_upsert(live, upload.arrived, folder, manifest_time=upload.fetched.manifest.timestamp, rules=rules)
+    def _live(self, entry: KeyFile | None) -> Snapshot:
+        if entry is None:
+            return Snapshot()
+        return Snapshot(self._key_file(entry), entry.rows, datetime.fromisoformat(entry.newest_manifest))
 
     def _key_file(self, entry: KeyFile | None) -> Path | None:
         return self.lake.cache.path_of(self.lake.store, entry) if entry else None
