@@ -6,8 +6,9 @@
   rewriting the same database files with DuckDB. Long form: a million records.
 - backlog: everything arrives before the first run, more than a run takes; runs follow one another until nothing is due, and
   what is in the lake then is counted. Long form: three million records.
-- small: uploads of 200 rows with texts as long as those of real uploads, all new, of 64 shards; uploads a minute, against
-  1,000. The S3 server works on the same cores.
+- small: uploads of 200 rows with texts as long as those of real uploads, all new; uploads a minute, against 1,000. First
+  59 to a shard, which is what a run every quarter of an hour finds when 1,000 arrive a minute, then 4 to a shard. The S3
+  server works on the same cores; its share is printed.
 - growth: an upload of 1,000 new rows by another system of a shard that holds few records, and of one that holds many:
   the ratio of the two. Long form: 10,000 and 1,000,000.
 - repeat: a snapshot that repeats every row, one that adds 100, and the same file once more, which ends after one hash; per
@@ -35,6 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import psutil
 
 from akosha import jobs
 from akosha.jobs.plans import open_lake
@@ -45,6 +47,8 @@ from support import ANCHOR, BUCKET, TABLE, Lap, lake_folder, lap, put_upload, s3
 
 Figures = dict[str, float]
 SMALL_ROWS = 200
+SMALL_CROWD = 59  # uploads of a shard: 15,000 of a quarter of an hour over 256 shards
+SMALL_FEW = 4
 SHORT_RUN_BYTES = 50 << 20  # of the short backlog's 110 MB; the long one is more than a run takes by its default
 REAL_CHARACTERS = 580  # texts of real uploads have 590 bytes on average, over conversations and reflections
 
@@ -143,25 +147,32 @@ def backlog(endpoint: str, folder: Path, size: Size) -> Figures:
 
 
 def small(endpoint: str, folder: Path, size: Size) -> Figures:
-    """Uploads of 200 rows, all new, by systems of 64 shards, arriving together."""
+    """Uploads of 200 rows, all new: as many to a shard as a run finds that comes every quarter of an hour, then few."""
     source = folder / "source.duckdb"
-    systems = _systems_of(range(64), size.small)
-    for number, system_id in enumerate(systems):
-        write_database(source, SMALL_ROWS, first=number * SMALL_ROWS, most=REAL_CHARACTERS)
-        put_upload(endpoint, system_id, source, compress=True)
-        source.unlink()
-    laps: list[Lap] = []
-    with lap(laps):
-        summary = _ingest("small")
-    _expect(summary, new=size.small * SMALL_ROWS)
-    taken = laps[0]
-    return {
-        f"uploads of {SMALL_ROWS} rows a minute, wall, of {size.small}": size.small / taken.wall * 60,
-        "CPU-ms per upload": taken.cpu / size.small * 1e3,
-        "uploads per commit": size.small / summary["counts"]["commits"],
-        "records/s, wall": size.small * SMALL_ROWS / taken.wall,
-        "to 1,000 uploads a minute": size.small / taken.wall * 60 / 1_000,
-    }
+    first = itertools.count(step=SMALL_ROWS)
+    (server,) = psutil.Process().children()
+    figures: Figures = {}
+    for crowd, count in ((SMALL_CROWD, size.small), (SMALL_FEW, size.small // 5)):
+        systems = _systems_of(range(-(-count // crowd)), count, prefix=f"crowd-{crowd}")
+        for system_id in systems:
+            write_database(source, SMALL_ROWS, first=next(first), most=REAL_CHARACTERS)
+            put_upload(endpoint, system_id, source, compress=True)
+            source.unlink()
+        laps: list[Lap] = []
+        before = server.cpu_times()
+        with lap(laps):
+            summary = _ingest(f"small-{crowd}")
+        after = server.cpu_times()
+        _expect(summary, new=count * SMALL_ROWS)
+        taken = laps[0]
+        what = f"of {count} uploads, {count / summary['counts']['commits']:.0f} to a commit"
+        figures |= {
+            f"uploads of {SMALL_ROWS} rows a minute, wall, {what}": count / taken.wall * 60,
+            f"CPU-ms per upload, {what}": taken.cpu / count * 1e3,
+            f"CPU-ms of the S3 server per upload, {what}": sum(after[:2]) / count * 1e3 - sum(before[:2]) / count * 1e3,
+            f"to 1,000 uploads a minute, {what}": count / taken.wall * 60 / 1_000,
+        }
+    return figures
 
 
 def growth(endpoint: str, folder: Path, size: Size) -> Figures:
@@ -327,9 +338,9 @@ def _arrive(endpoint: str, folder: Path, wanted: int) -> tuple[int, int, Path]:
     return systems, records, kept
 
 
-def _systems_of(shards: range, count: int) -> list[str]:
+def _systems_of(shards: range, count: int, *, prefix: str = "machine") -> list[str]:
     """System ids that lie in some shards."""
-    names = (f"machine-{number}" for number in itertools.count())
+    names = (f"{prefix}-{number}" for number in itertools.count())
     return list(itertools.islice((name for name in names if shard_of(name) in shards), count))
 
 
