@@ -13,7 +13,7 @@ from akosha import declared
 from akosha.embedding import model as embedding
 from akosha.errors import ConfigurationError
 from akosha.lake.sql import statement
-from akosha.transforms import cleaning, fingerprints, quantization, sentences, signs, summaries
+from akosha.transforms import cleaning, fingerprints, quantization, relevance, sentences, signs, summaries
 from akosha.uploads import payload, prepare, reader, sources
 
 CODE_IDS = {
@@ -73,11 +73,11 @@ def test_declared_numbers_equal_the_codes_constants() -> None:
     fingerprint = declared.model("minhash-affine32-byte8-v1")
     codec = declared.model("int8-symmetric-v1")
     encoder = declared.model("all-minilm-l6-v2")
-    stop_words = " ".join(sorted(summaries._STOP_WORDS))
-    assert summary["sentences"] == summaries.SENTENCES
-    assert summary["relevance_weight"] == summaries.RELEVANCE_WEIGHT
-    assert summary["full_words"] == summaries.FULL_WORDS
-    assert summary["opening_weight"] == summaries.OPENING_WEIGHT
+    stop_words = " ".join(sorted(relevance._STOP_WORDS))
+    assert summary["sentences"] == relevance.SENTENCES
+    assert summary["relevance_weight"] == relevance.RELEVANCE_WEIGHT
+    assert summary["full_words"] == relevance.FULL_WORDS
+    assert summary["opening_weight"] == relevance.OPENING_WEIGHT
     assert summary["max_characters"] == summaries.MAX_CHARACTERS
     assert summary["max_sentence_characters"] == sentences.MAX_SENTENCE_CHARACTERS
     assert summary["stop_words_sha256"] == hashlib.sha256(stop_words.encode()).hexdigest()

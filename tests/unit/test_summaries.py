@@ -5,10 +5,13 @@ import json
 import logging
 import subprocess
 import textwrap
+import time
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.support.plain_summaries import sentences_of, summary_of
 
 from akosha.transforms.cleaning import clean
 from akosha.transforms.sentences import MAX_SENTENCE_CHARACTERS, sentences
@@ -30,6 +33,44 @@ See https://example.org/issues/17 for the log. Thanks!
 
 DOCUMENTED = (json, json.JSONEncoder, logging.Logger, subprocess.Popen, subprocess.run, textwrap.wrap)
 REAL = [inspect.getdoc(thing) or "" for thing in DOCUMENTED]
+
+# What ends a sentence, a paragraph or a word, and what looks like it.
+STOPS = ". .. ... ! ? ?! \u3002 \uff01 \uff1f .\" .) .** .` .\u2019 '. \u2026"
+ABBREVIATIONS = (
+    "e.g. i.e. etc. Dr. no. p. A. I. a.m. fig. U.S. Prof. e.g.* (etc. v2.0.1 3.14 https://example.org/a.b?c=d."
+)
+MARKS = "- * + > >>> | \u2022 \u2502 \u2514 # ###### 12. 3) ``` ```` ~~~ \u2014"
+WORDS = "a I _ x_y the this Upload upload UPLOAD reader commit pipeline before fixed \xe9 \xdf \u0130 \u0130\u0130 \u03a3 \u039f\u03a3 \ufb01 \u4fee\u597d\u4e86"
+ODD = "e\u0301 \u0301 \xbd \xb2 \u0663 \0 \ufeff \u200b \ud800"
+BLANKS = [" ", "  ", "\t", "\n", "\n\n", "\n    ", "\v", "\f", "\x1c", "\x1e", "\x85", "\xa0", "\u2028", "\u3000"]
+LONG = ["The reader waits for the commit of the upload thread", "word " * 70, "x" * 310]
+PIECES = [*" ".join([STOPS, ABBREVIATIONS, MARKS, WORDS, ODD]).split(" "), *BLANKS, *LONG]
+TRICKY = st.lists(st.sampled_from(PIECES) | st.sampled_from([" ", ". ", "\n"]), max_size=60).map("".join)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(TRICKY, max_size=12))
+def test_many_texts_at_once_are_summarised_as_one_by_one(texts: list[str]) -> None:
+    assert summarise(texts) == [summary_of(text) for text in texts]
+    assert [sentences(text) for text in texts] == [sentences_of(text) for text in texts]
+
+
+def test_real_texts_are_summarised_as_one_by_one() -> None:
+    found = {inspect.getdoc(thing) or "" for package in (json, logging, np, pytest) for thing in vars(package).values()}
+    texts = [clean(text) for text in sorted(found)]
+    assert len(texts) > 400
+    assert summarise(texts) == [summary_of(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    "hostile", ["a. ", "Ab cd. ", "e.g. ", "`", " ", "\n", "word ", "w\n", "A line that an editor has wrapped.\n"]
+)
+def test_hostile_text_takes_linear_time(hostile: str) -> None:
+    texts = [hostile * (10_000_000 // len(hostile)), *["It works. So it does."] * 1000]
+    began = time.process_time()
+    found = summarise(texts)
+    assert time.process_time() - began < 1.0
+    assert found[1:] == [Summary("It works. So it does.", "It works.")] * 1000
 
 
 def test_the_summary_of_a_session_names_cause_and_fix_and_no_code() -> None:

@@ -18,7 +18,10 @@ _FENCE = re.compile(
 )
 _NOT_PROSE = re.compile(r"[ \t]*(?:(?:>>>|\.\.\.)(?:[ \t]|$)|[│┌└├╞╭╰])")
 _MARKER = re.compile(r"\s*(?:(?:[-*+•>|]|#{1,6}|\d{1,3}[.)])\s+|\|)")
-_END = re.compile(r"(?<![.!?])([.!?]++)[\"'\u201d\u2019)\]*_`]*+\s+|[\u3002\uff01\uff1f]")
+# Both kinds of stop begin with one set of characters, which is searched for several times faster than alternatives.
+_END = re.compile(
+    r"([.!?\u3002\uff01\uff1f](?:(?<=[\u3002\uff01\uff1f])|(?<![.!?][.!?])[.!?]*+[\"'\u201d\u2019)\]*_`]*+\s+))"
+)
 _WORD = re.compile(r"[^\W\d_]{2}")
 _NEVER_LAST = frozenset(["dr", "mr", "mrs", "ms", "prof", "vs", "cf", "resp", "incl", "approx", "e.g", "i.e", "viz"])
 _NOT_BEFORE_NUMBER = frozenset(["no", "nr", "fig", "eq", "sec", "ch", "vol", "pp", "ca", "p"])
@@ -38,10 +41,12 @@ def sentences(text: str) -> list[str]:
     Returns:
         Sentences in the order of the text, each one line.
     """
-    found: list[str] = []
-    for paragraph in _paragraphs(without_fences(text)):
-        found += [shorten(sentence) for sentence in _split(paragraph) if _WORD.search(sentence)]
-    return found
+    return [
+        shorten(sentence)
+        for paragraph in _paragraphs(without_fences(text))
+        for sentence in _split(paragraph)
+        if _WORD.search(sentence)
+    ]
 
 
 def without_fences(text: str) -> str:
@@ -62,46 +67,50 @@ def shorten(sentence: str) -> str:
 
 def _paragraphs(text: str) -> list[str]:
     """Runs of lines that belong together, each joined to one line without its list or heading marker."""
-    paragraphs: list[str] = []
-    lines: list[str] = []
+    paragraphs: list[list[str]] = []
+    wrapped = False
     for line in text.split("\n"):
         content = line.strip()
+        if not content:
+            wrapped = False
+            continue
         # Most lines begin with a letter, which neither a marker nor what is not prose does.
-        special = content and not content[0].isalpha()
-        marker = _MARKER.match(line) if special else None
-        if not content or marker or (lines and len(lines[-1]) < _WRAPPED_CHARACTERS):
-            if lines:
-                paragraphs.append(" ".join(lines))
-            lines = []
-        if content and not (special and _NOT_PROSE.match(line)):
-            lines.append(line[marker.end() :].strip() if marker else content)
-    if lines:
-        paragraphs.append(" ".join(lines))
-    return paragraphs
+        if not content[0].isalpha():
+            if _NOT_PROSE.match(line):
+                continue
+            if marker := _MARKER.match(line):
+                content = line[marker.end() :].strip()
+                wrapped = False
+        if wrapped:
+            paragraphs[-1].append(content)
+        else:
+            paragraphs.append([content])
+        wrapped = len(content) >= _WRAPPED_CHARACTERS
+    return [" ".join(lines) for lines in paragraphs]
 
 
 def _split(paragraph: str) -> list[str]:
+    """The sentences of a paragraph; the last one may be empty."""
+    pieces = _END.split(paragraph)
     found: list[str] = []
-    start = 0
-    for match in _END.finditer(paragraph):
-        if match[1] and _goes_on(paragraph, start, match):
-            continue
-        found.append(paragraph[start : match.end()].strip())
-        start = match.end()
-    rest = paragraph[start:].strip()
-    if rest:
-        found.append(rest)
+    first = 0
+    for index in range(1, len(pieces), 2):
+        if not _goes_on(pieces[index - 1], pieces[index], pieces[index + 1]):
+            found.append("".join(pieces[first : index + 1]).strip())
+            first = index + 1
+    found.append("".join(pieces[first:]).strip())
     return found
 
 
-def _goes_on(paragraph: str, start: int, match: re.Match[str]) -> bool:
+def _goes_on(before: str, end: str, after: str) -> bool:
     """Whether the full stop belongs to an abbreviation, an initial or an ellipsis inside a sentence."""
-    stops = match[1]
-    following = paragraph[match.end() : match.end() + 1]
-    if stops != ".":
-        return stops.startswith("..") and following.islower()
+    if end[0] != ".":
+        return False
+    following = after[:1]
+    if end[1] in ".!?":
+        return end[1] == "." and following.islower()
     # 24 characters hold every abbreviation that is known here.
-    words = paragraph[max(start, match.start() - 24) : match.start()].split()
+    words = before[-24:].rsplit(None, 1)
     word = words[-1].strip("([\"'*_") if words else ""
     if len(word) == 1 and word.isupper() and word != "I":
         return True
