@@ -14,11 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from akosha.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 HOME_VARIABLE = "AKOSHA_HOME"
@@ -108,6 +107,8 @@ def sign_mean(signs_id: str = SIGNS_ID) -> NDArray[np.float32]:
     Raises:
         ConfigurationError: the id is not declared or its mean does not have its declared dimension.
     """
+    import numpy as np  # not above: the process that reads uploads does without
+
     declared = model(signs_id)
     mean = np.array(declared.get("mean", []), dtype=np.float32)
     if mean.shape != (declared.get("dimension"),):

@@ -11,7 +11,8 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from akosha.uploads.known_texts import KNOWN, NONE_KNOWN, KnownTexts, write_known
+from akosha.transforms.digests import hashes_and_digests
+from akosha.uploads.known_texts import KNOWN, KnownTexts, write_known
 
 TEXTS = st.lists(st.one_of(st.none(), st.text(max_size=20)), max_size=30)
 
@@ -31,10 +32,12 @@ def known(texts: list[str], digests: list[bytes] | None = None) -> KnownTexts:
         return KnownTexts.open(path)
 
 
-@given(TEXTS, st.sets(st.text(max_size=20), max_size=30), st.integers(0, 3))
-def test_every_text_gets_its_own_digest_known_or_not(texts: list[str | None], there: set[str], skipped: int):
-    there |= {text for text in texts[::2] if text is not None}
-    hashes, digests = known(sorted(there)).digests(pa.array(texts, pa.string())[skipped:])
+@given(TEXTS, st.none() | st.sets(st.text(max_size=20), max_size=30), st.integers(0, 3))
+def test_every_text_gets_its_own_digest_known_or_not(texts: list[str | None], there: set[str] | None, skipped: int):
+    of = hashes_and_digests
+    if there is not None:
+        of = known(sorted(there | {text for text in texts[::2] if text is not None})).digests
+    hashes, digests = of(pa.array(texts, pa.string())[skipped:])
     wanted = [None if text is None else text.encode() for text in texts[skipped:]]
     assert digests.to_pylist() == [None if text is None else hashlib.sha256(text).digest() for text in wanted]
     assert hashes.to_pylist() == [None if text is None else xxhash.xxh3_128_digest(text) for text in wanted]
@@ -43,8 +46,3 @@ def test_every_text_gets_its_own_digest_known_or_not(texts: list[str | None], th
 def test_a_known_text_is_looked_up_and_not_hashed():
     _, digests = known(["old"], [b"x" * 32]).digests(pa.array(["old", "new"]))
     assert digests.to_pylist() == [b"x" * 32, hashlib.sha256(b"new").digest()]
-
-
-def test_without_known_texts_all_are_hashed():
-    _, digests = NONE_KNOWN.digests(pa.array(["a", None]))
-    assert digests.to_pylist() == [hashlib.sha256(b"a").digest(), None]

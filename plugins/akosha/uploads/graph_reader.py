@@ -76,7 +76,7 @@ def extract_graph(con: duckdb.DuckDBPyConnection, database: Path, out_dir: Path,
         LimitError: too many rows or bytes.
         duckdb.Error: whatever the file does to DuckDB.
     """
-    reader.attach(con, database, limits)
+    reader.attach(con, database)
     tables = reader.base_tables(con)
     columns = {name: reader.columns_of(con, name) for name in TABLES if ("main", name) in tables}
     others = reader.names_of_others(con, tables)

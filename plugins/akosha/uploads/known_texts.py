@@ -15,8 +15,8 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-HASH_BYTES: Final = 16
-DIGEST_BYTES: Final = 32
+from akosha.transforms.digests import DIGEST_BYTES, HASH_BYTES
+
 KNOWN: Final = pa.schema(
     [pa.field("content_xxh128", pa.binary(HASH_BYTES)), pa.field("content_sha256", pa.binary(DIGEST_BYTES))]
 )
@@ -32,7 +32,7 @@ def write_known(keys: pa.Table, target: Path) -> None:
 
 
 class KnownTexts:
-    """Digests of texts by their hash. `NONE_KNOWN` knows nothing."""
+    """Digests of texts by their hash."""
 
     def __init__(self, table: pa.Table) -> None:
         hashes = table.column("content_xxh128").combine_chunks()
@@ -48,10 +48,7 @@ class KnownTexts:
         return cls(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
 
     def digests(self, texts: pa.Array) -> tuple[pa.Array, pa.Array]:
-        """Hash and SHA-256 of each text's UTF-8 bytes, as binary of 16 and of 32 bytes; NULL for NULL.
-
-        DuckDB's own SHA-256 is 1.5 times as slow as hashlib's.
-        """
+        """As `akosha.transforms.digests.hashes_and_digests`."""
         values = texts.cast(pa.binary()).to_pylist()
         hash_of = xxhash.xxh3_128_digest
         hashes = pa.array([None if value is None else hash_of(value) for value in values], pa.binary(HASH_BYTES))
@@ -78,6 +75,3 @@ def _words(hashes: pa.FixedSizeBinaryArray) -> NDArray[np.uint64]:
     """Hashes as two numbers each, uint64 ``(n, 2)``; of no meaning where one is NULL."""
     words = np.frombuffer(hashes.buffers()[1] or b"", np.uint64).reshape(-1, 2)
     return words[hashes.offset : hashes.offset + len(hashes)]
-
-
-NONE_KNOWN: Final = KnownTexts(KNOWN.empty_table())

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-import numpy as np
 import pyarrow as pa
 
 from akosha.uploads.reader import DIGESTED, DIMENSION, KEY_ROWS, TEXT_ROWS, Budget, LimitError, Limits, write_rows
@@ -23,8 +22,6 @@ from akosha.uploads.reader import DIGESTED, DIMENSION, KEY_ROWS, TEXT_ROWS, Budg
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
 TABLE: Final = "conversations"
 MAX_BYTES: Final = 256 << 20  # of the document; in memory a text takes up to four bytes a character
@@ -289,15 +286,14 @@ def _project_of(value: object) -> str | None:
     return value if isinstance(value, str) and value and not _SURROGATE.search(value) else None
 
 
-def _vector_of(value: object) -> tuple[NDArray[np.float32] | None, bool]:
-    """The embedding as float32, and whether there was one that cannot be used. NaN and infinities are judged later."""
+def _vector_of(value: object) -> tuple[list[float] | None, bool]:
+    """The embedding, and whether there was one that cannot be used. NaN and infinities are judged later."""
     if value is None:
         return None, False
     if not isinstance(value, list) or len(value) != DIMENSION or not all(type(one) in (int, float) for one in value):
         return None, True
     try:
-        with np.errstate(over="ignore"):
-            return np.array(value, dtype=np.float64).astype(np.float32), False
+        return [float(one) for one in value], False
     except OverflowError:  # a whole number that no float can hold
         return None, True
 

@@ -20,11 +20,12 @@ import pyarrow as pa
 
 from akosha.declared import model
 from akosha.lake.sql import statement
-from akosha.transforms.digests import utf8_digests
-from akosha.uploads.known_texts import NONE_KNOWN, KnownTexts
+from akosha.transforms.digests import hashes_and_digests, utf8_digests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    Digests = Callable[[pa.Array], tuple[pa.Array, pa.Array]]  # such as `akosha.transforms.digests.hashes_and_digests`
 
 DIMENSION: Final = 384
 RULES_ID: Final = "quality-rules-v1"
@@ -60,34 +61,38 @@ SOURCE_PATTERN: Final = re.compile(
     r"(?P<v2>conversations|reflections)_v2|(?:[A-Za-z0-9_]+_)?(?P<plain>conversations|reflections)"
 )
 
-_TEXT = (
-    "id",
-    "content",
-    "metadata",
-    "project",
-    "category",
-    "causal_parent_id",
-    "conversation_id",
-    "insight_type",
-    "namespace",
-    "reasoning",
-    "session_id",
-    "source_artifact_uri",
-    "source_session_id",
-    "source_type",
-    "turn_parent_id",
-    "user_id",
-    "memory_tier",
-    "subcategory",
-)
-_LISTS = ("tags", "related_entities")
 _TYPES: Final[dict[str, str]] = {
-    **dict.fromkeys(_TEXT, "VARCHAR"),
-    **dict.fromkeys(_LISTS, "VARCHAR[]"),
-    **dict.fromkeys(("created_at", "timestamp", "updated_at", "last_accessed", "last_used_at"), "TIMESTAMP"),
-    **dict.fromkeys(("access_count", "usage_count"), "BIGINT"),
-    **dict.fromkeys(("confidence_score", "importance_score"), "DOUBLE"),
+    **dict.fromkeys(("id", "content", "metadata", "project"), "VARCHAR"),
+    **dict.fromkeys(("created_at", "timestamp"), "TIMESTAMP"),
     "embedding": f"FLOAT[{DIMENSION}]",
+}
+# Columns of two JSON objects, in the order of their keys.
+_ATTRIBUTES: Final[dict[str, str]] = {
+    "category": "VARCHAR",
+    "causal_parent_id": "VARCHAR",
+    "conversation_id": "VARCHAR",
+    "insight_type": "VARCHAR",
+    "namespace": "VARCHAR",
+    "reasoning": "VARCHAR",
+    "related_entities": "VARCHAR[]",
+    "session_id": "VARCHAR",
+    "source_artifact_uri": "VARCHAR",
+    "source_session_id": "VARCHAR",
+    "source_type": "VARCHAR",
+    "tags": "VARCHAR[]",
+    "turn_parent_id": "VARCHAR",
+    "user_id": "VARCHAR",
+}
+_BOOKKEEPING: Final[dict[str, str]] = {
+    "access_count": "BIGINT",
+    "confidence_score": "DOUBLE",
+    "importance_score": "DOUBLE",
+    "last_accessed": "TIMESTAMP",
+    "last_used_at": "TIMESTAMP",
+    "memory_tier": "VARCHAR",
+    "subcategory": "VARCHAR",
+    "updated_at": "TIMESTAMP",
+    "usage_count": "BIGINT",
 }
 DIGESTED: Final = {"content_xxh128": "content", "content_sha256": "content", "details_sha256": "details"}
 _CONFIG: Final[dict[str, Any]] = {
@@ -129,9 +134,9 @@ def kind_of(table: str) -> str | None:
     return (found["v2"] or found["plain"]).removesuffix("s")
 
 
-def connect() -> duckdb.DuckDBPyConnection:
-    """A connection for one file, to be made before the fork: making it costs as much as reading a small file."""
-    con = duckdb.connect(":memory:", config=_CONFIG)
+def connect(memory_bytes: int) -> duckdb.DuckDBPyConnection:
+    """A connection for one file, to be made before the fork: making it, or limiting it, costs as much as reading a small file."""
+    con = duckdb.connect(":memory:", config={**_CONFIG, "memory_limit": f"{memory_bytes}B"})
     con.execute("SET TimeZone = 'UTC'")
     return con
 
@@ -153,12 +158,12 @@ def extract_keys(
         LimitError: too many tables, rows or bytes.
         duckdb.Error: whatever the file does to DuckDB.
     """
-    attach(con, database, limits)
+    attach(con, database)
     names, ignored, columns = _sources(con)
     counts = {name: _count(con, name) for name in names}
     complete = sum(counts.values()) <= inline_rows
     budget = Budget(limits)
-    texts = KnownTexts.open(Path(known)) if known else NONE_KNOWN
+    digests = _known(Path(known)) if known else hashes_and_digests
     tables = []
     for index, name in enumerate(names):
         wanted = [*KEY_ROWS.names, *(TEXT_ROWS.names[1:] if complete else ())]
@@ -167,7 +172,7 @@ def extract_keys(
             files[out_dir / f"{index:03d}.rows.arrow"] = TEXT_ROWS
         query = _query(_projection(name, columns[name]), wanted)
         batches = _batches(con, query, small=complete) if counts[name] else iter(())
-        tables.append({"name": name, "rows": write_rows(batches, files, budget, texts)})
+        tables.append({"name": name, "rows": write_rows(batches, files, budget, digests)})
     return {"tables": tables, "ignored": ignored, "complete": complete}
 
 
@@ -189,7 +194,7 @@ def extract_rows(
     Raises:
         as `extract_keys`.
     """
-    attach(con, database, limits)
+    attach(con, database)
     _, _, columns = _sources(con)
     budget = Budget(limits)
     tables = []
@@ -208,6 +213,12 @@ def extract_rows(
     return {"tables": tables}
 
 
+def _known(path: Path) -> Digests:
+    from akosha.uploads.known_texts import KnownTexts  # not above: needs numpy, see `akosha.uploads.sandbox_child`
+
+    return KnownTexts.open(path).digests
+
+
 def warm_up(con: duckdb.DuckDBPyConnection) -> None:
     """Do once, on the connection that will be used, what every later read repeats: load statements, rules, kernels, catalogs."""
     con.execute("ATTACH ':memory:' AS upload")
@@ -218,8 +229,8 @@ def warm_up(con: duckdb.DuckDBPyConnection) -> None:
     for small in (True, False):
         query = _query(_projection(names[0], columns[names[0]]), [*KEY_ROWS.names, *TEXT_ROWS.names[1:]])
         for batch in _batches(con, query, small=small):
-            _selected(batch, KEY_ROWS, NONE_KNOWN)
-            _selected(batch, TEXT_ROWS, NONE_KNOWN)
+            _selected(batch, KEY_ROWS, hashes_and_digests)
+            _selected(batch, TEXT_ROWS, hashes_and_digests)
     con.execute("DETACH upload")
 
 
@@ -257,12 +268,10 @@ class Budget:
             raise LimitError(message)
 
 
-def attach(con: duckdb.DuckDBPyConnection, database: Path, limits: Limits) -> None:
+def attach(con: duckdb.DuckDBPyConnection, database: Path) -> None:
     """Open the file, then shut every door: after the last statement nothing but this file can be reached."""
-    con.execute(f"SET memory_limit = '{limits.memory_bytes}B'")
     con.execute(f"ATTACH {_literal(str(database))} AS upload (TYPE duckdb, READ_ONLY)")
-    con.execute("SET enable_external_access = false")
-    con.execute("SET lock_configuration = true")
+    con.execute("SET enable_external_access = false; SET lock_configuration = true")
 
 
 Columns = dict[str, tuple[str, str]]
@@ -321,22 +330,34 @@ def _batches(con: duckdb.DuckDBPyConnection, query: str, *, small: bool = False)
         yield from con.sql(query, params=params).to_arrow_reader(BATCH_ROWS)
 
 
-def _projection(table: str, columns: dict[str, tuple[str, str]]) -> str:
+def _projection(table: str, columns: Columns) -> str:
     parts = ["rowid AS source_row"]
     parts += [f'{_expression(name, wanted, columns)} AS "{name}"' for name, wanted in _TYPES.items()]
+    parts += [f"{_object(_ATTRIBUTES, columns)} AS attributes", f"{_object(_BOOKKEEPING, columns)} AS bookkeeping"]
     embedding = f"{_identifier(columns['embedding'][0])} IS NOT NULL" if "embedding" in columns else "false"
     selected = ", ".join([*parts, f"{embedding} AS has_embedding"])
     return f"SELECT {selected} FROM upload.main.{_identifier(table)}"  # noqa: S608 - every identifier is quoted
 
 
-def _expression(name: str, wanted: str, columns: dict[str, tuple[str, str]]) -> str:
+def _object(types: dict[str, str], columns: Columns) -> str:
+    """SQL for a JSON object of those columns that the table has and that are not NULL, nor a number that JSON has not."""
+    members = []
+    for name, wanted in types.items():
+        if name in columns:  # to plan an expression for nothing costs more than to compute it for a small table
+            value = _expression(name, wanted, columns)
+            member = f"""'"{name}":' || to_json({value})"""
+            members.append(f"CASE WHEN isfinite({value}) THEN {member} END" if wanted == "DOUBLE" else member)
+    return f"'{{' || concat_ws(',', {', '.join(members)}) || '}}'" if members else "'{}'"
+
+
+def _expression(name: str, wanted: str, columns: Columns) -> str:
     """SQL for column `name` as type `wanted`; a value that does not fit becomes NULL."""
     if name not in columns:
         return f"NULL::{wanted}"
     column, found = _identifier(columns[name][0]), columns[name][1]
     if found == wanted:
         return column
-    if name in _LISTS and not found.endswith("]"):
+    if wanted == "VARCHAR[]" and not found.endswith("]"):
         return f"CAST({column} AS VARCHAR)"
     if wanted == "VARCHAR" or (name == "embedding" and _NUMBERS.fullmatch(found)):
         return f"TRY_CAST({column} AS {wanted})"
@@ -345,7 +366,10 @@ def _expression(name: str, wanted: str, columns: dict[str, tuple[str, str]]) -> 
 
 
 def write_rows(
-    batches: Iterator[pa.RecordBatch], files: dict[Path, pa.Schema], budget: Budget, known: KnownTexts = NONE_KNOWN
+    batches: Iterator[pa.RecordBatch],
+    files: dict[Path, pa.Schema],
+    budget: Budget,
+    digests: Digests = hashes_and_digests,
 ) -> int:
     """Write batches to Arrow IPC files, to each the columns of its schema; returns the number of rows.
 
@@ -360,20 +384,20 @@ def write_rows(
         ]
         for batch in batches:
             rows += batch.num_rows
-            parts = [(writer, _selected(batch, schema, known)) for writer, schema in writers]
+            parts = [(writer, _selected(batch, schema, digests)) for writer, schema in writers]
             budget.spend(batch.num_rows, sum(part.nbytes for _, part in parts))
             for writer, part in parts:
                 writer.write_batch(part)
     return rows
 
 
-def _selected(batch: pa.RecordBatch, schema: pa.Schema, known: KnownTexts) -> pa.RecordBatch:
+def _selected(batch: pa.RecordBatch, schema: pa.Schema, digests: Digests) -> pa.RecordBatch:
     """The columns of `schema`, digests made of what they are digests of."""
     made: dict[str, pa.Array] = {}
     if "content_sha256" in schema.names:
-        hashes, digests = known.digests(batch.column("content"))
+        hashes, contents = digests(batch.column("content"))
         details = batch.column("details")
-        made = {"content_xxh128": hashes, "content_sha256": digests, "details_sha256": _digests_of_few(details)}
+        made = {"content_xxh128": hashes, "content_sha256": contents, "details_sha256": _digests_of_few(details)}
     columns = [made[name] if name in made else batch.column(name) for name in schema.names]
     return pa.RecordBatch.from_arrays(
         [column.cast(f.type) for column, f in zip(columns, schema, strict=True)], schema=schema

@@ -234,8 +234,8 @@ class Sandbox:
     def _start(self) -> subprocess.Popen[bytes]:
         package_root = Path(akosha.__file__).resolve().parents[1]
         self._pending = b""
-        self._process = process = subprocess.Popen(
-            [sys.executable, "-s", "-P", "-W", "ignore", "-m", "akosha.uploads.sandbox_child"],
+        self._process = process = subprocess.Popen(  # noqa: S603 - our own module, and a number
+            [sys.executable, "-s", "-P", "-W", "ignore", "-m", "akosha.uploads.sandbox_child", str(self._memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,

@@ -1,4 +1,4 @@
-"""The reading process: ``python -m akosha.uploads.sandbox_child``, started by `akosha.uploads.sandbox`.
+"""The reading process: ``python -m akosha.uploads.sandbox_child <bytes of memory for DuckDB>``, started by `akosha.uploads.sandbox`.
 
 It imports DuckDB and Arrow once, keeps a connection ready, and never opens a database itself. For each file it forks a child that gives up
 everything it does not need, reads, and reports through a pipe; this process only watches the clock and the exit status.
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
+import importlib
 import json
 import math
 import os
@@ -23,20 +25,26 @@ import time
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 
-class _NoPandas(MetaPathFinder):
-    """Arrow would import pandas only to ask whether a list is a series: half of the time this process takes to start."""
+class _LeftOut(MetaPathFinder):
+    """Arrow would import these only to ask whether a list is a series or an array: most of what this process costs.
+
+    That is time when it starts, and memory, which every fork has to map again.
+    """
+
+    names: ClassVar = {"numpy", "pandas"}
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-        """Refuse pandas, leave the rest to the others."""
+        """Refuse what is left out, leave the rest to the others."""
         del path, target
-        if fullname == "pandas":
+        if fullname in self.names:
             raise ModuleNotFoundError(fullname)
 
 
-sys.meta_path.insert(0, _NoPandas())
+if __name__ == "__main__":
+    sys.meta_path.insert(0, _LeftOut())
 
 import duckdb  # noqa: E402
 
@@ -58,11 +66,13 @@ _DAMAGE = ("corrupt", "checksum", "failed to load metadata", "could not read", "
 _SIGNALS_OF_LIMITS = {signal.SIGXCPU: "timeout", signal.SIGXFSZ: "too-large", signal.SIGKILL: "too-large"}
 
 
-def main() -> int:
+def main(memory_bytes: int) -> int:
     """Answer requests until stdin closes."""
-    ready = reader.connect()
+    ready = reader.connect(memory_bytes)
     reader.warm_up(ready)
     graph_reader.warm_up()
+    gc.freeze()  # a collection would write to every object, and so copy in each child what it shares
+    gc.disable()
     _send(1, {"outcome": "ready"})
     pending = b""
     while chunk := os.read(0, 65_536):
@@ -75,6 +85,9 @@ def main() -> int:
 def _serve(request: dict[str, Any], ready: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     """Fork, watch, and say how it ended."""
     deadline = time.monotonic() + request["timeout_seconds"]
+    if request["arguments"].get("known"):
+        _LeftOut.names.discard("numpy")
+        importlib.import_module("akosha.uploads.known_texts")
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
@@ -202,4 +215,4 @@ def _send(descriptor: int, document: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(int(sys.argv[1])))
