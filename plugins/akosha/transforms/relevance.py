@@ -39,11 +39,12 @@ _STOP_WORDS = frozenset(
         """,
     )
 )
-# Words that do not count, nor does a single character. Words are numbered as they come, so these come first.
+# Words are numbered in the order in which they come. These come first, so that what counts has the higher numbers; a
+# line feed comes next, which stands between two sentences as a word of its own.
 _UNCOUNTED = [*_STOP_WORDS, *ascii_lowercase, *digits, "_"]
-# Bytes of words in lower case, the rest of ASCII as blanks. A line feed stands between sentences, as a word of its own.
 _BREAK = len(_UNCOUNTED)
 _BLANK = ord(" ")
+# What becomes of each byte of UTF-8: lower case, and a blank for all of ASCII that is in no word.
 _WORDS_ONLY = "".join(
     character.lower() if character.isalnum() or character in "_\n" else " " for character in map(chr, range(128))
 ).encode() + bytes(range(128, 256))
@@ -85,12 +86,12 @@ class _Texts:
 
     def __init__(self, sentences: Sequence[str], counts: NDArray[np.int64]) -> None:
         total = len(sentences)
-        self.starts = np.cumsum(counts) - counts
-        self.text = np.repeat(np.arange(len(counts)), counts)
+        self.starts = counts.cumsum() - counts
+        self.text = np.arange(len(counts)).repeat(counts)
         sentence, word = _words(sentences)
         keys = np.sort((self.text[sentence] * (word.max(initial=0) + 1) + word) * total + sentence)
         terms, sentence = np.divmod(keys, total)
-        term = np.cumsum(_changes(terms)) - 1
+        term = _changes(terms).cumsum() - 1
         count = np.bincount(term)[term]
         # The sum of every occurrence's count is the sum of the squares of all counts.
         squares = np.bincount(self.text[sentence], weights=count, minlength=len(counts))
@@ -118,8 +119,9 @@ class _Texts:
 
     def best(self, scores: NDArray[np.float64]) -> NDArray[np.int64]:
         """The sentence of each text with the highest score; ties go to the earlier one."""
-        highest = np.flatnonzero(scores == np.maximum.reduceat(scores, self.starts)[self.text])
-        return highest[np.searchsorted(highest, self.starts)]
+        (highest,) = (scores == np.maximum.reduceat(scores, self.starts)[self.text]).nonzero()
+        first: NDArray[np.int64] = highest[highest.searchsorted(self.starts)]
+        return first
 
 
 def _words(sentences: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -128,15 +130,16 @@ def _words(sentences: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int6
     joined = " \n ".join([" ".join(_UNCOUNTED), *plain, ""]).encode().translate(_WORDS_ONLY)
     characters = np.frombuffer(joined, np.uint8)
     inside = characters != _BLANK
-    # Each word keeps one blank, behind which the next one begins.
+    # Of the blanks between two words one is kept, behind which the next word begins.
     kept = inside.copy()
     kept[1:] |= inside[:-1]
     characters = characters[kept]
-    ends = np.flatnonzero(characters == _BLANK) + 1
-    offsets = np.concatenate(([0], ends)).astype(np.int32)
+    (ends,) = (characters == _BLANK).nonzero()
+    offsets = np.zeros(len(ends) + 1, dtype=np.int32)
+    offsets[1:] = ends + 1
     words = pa.StringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(characters))
     number = words.dictionary_encode().indices.to_numpy()
-    sentence = np.cumsum(number == _BREAK) - 1
+    sentence = (number == _BREAK).cumsum() - 1
     counted = number > _BREAK
     return sentence[counted], number[counted].astype(np.int64)
 

@@ -41,12 +41,10 @@ def sentences(text: str) -> list[str]:
     Returns:
         Sentences in the order of the text, each one line.
     """
-    return [
-        shorten(sentence)
-        for paragraph in _paragraphs(without_fences(text))
-        for sentence in _split(paragraph)
-        if _WORD.search(sentence)
-    ]
+    found: list[str] = []
+    for paragraph in _paragraphs(without_fences(text)):
+        found += _split(paragraph)
+    return list(map(shorten, filter(_WORD.search, found)))
 
 
 def without_fences(text: str) -> str:
@@ -92,6 +90,8 @@ def _paragraphs(text: str) -> list[str]:
 def _split(paragraph: str) -> list[str]:
     """The sentences of a paragraph; the last one may be empty."""
     pieces = _END.split(paragraph)
+    if len(pieces) == 1:
+        return pieces
     found: list[str] = []
     first = 0
     for index in range(1, len(pieces), 2):
