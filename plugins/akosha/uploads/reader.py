@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -57,6 +58,7 @@ TEXT_ROWS: Final = pa.schema(
         pa.field("unusable_vector", pa.bool_()),
     ]
 )
+ALL_COLUMNS: Final = (*KEY_ROWS.names, *TEXT_ROWS.names[1:])
 SOURCE_PATTERN: Final = re.compile(
     r"(?P<v2>conversations|reflections)_v2|(?:[A-Za-z0-9_]+_)?(?P<plain>conversations|reflections)"
 )
@@ -166,12 +168,13 @@ def extract_keys(
     digests = _known(Path(known)) if known else hashes_and_digests
     tables = []
     for index, name in enumerate(names):
-        wanted = [*KEY_ROWS.names, *(TEXT_ROWS.names[1:] if complete else ())]
         files = {out_dir / f"{index:03d}.keys.arrow": KEY_ROWS}
         if complete:
             files[out_dir / f"{index:03d}.rows.arrow"] = TEXT_ROWS
-        query = _query(_projection(name, columns[name]), wanted)
-        batches = _batches(con, query, small=complete) if counts[name] else iter(())
+        batches: Iterator[pa.RecordBatch] = iter(())
+        if counts[name]:
+            source = _projection(name, columns[name])
+            batches = _at_once(con, source) if complete else _batches(con, source, KEY_ROWS.names)
         tables.append({"name": name, "rows": write_rows(batches, files, budget, digests)})
     return {"tables": tables, "ignored": ignored, "complete": complete}
 
@@ -203,9 +206,7 @@ def extract_rows(
         found = (
             batch
             for first, last in wanted
-            for batch in _batches(
-                con, _query(f"{source} WHERE rowid BETWEEN {int(first)} AND {int(last)}", TEXT_ROWS.names)
-            )
+            for batch in _batches(con, f"{source} WHERE rowid BETWEEN {int(first)} AND {int(last)}", TEXT_ROWS.names)
         )
         tables.append(
             {"name": name, "rows": write_rows(found, {out_dir / f"{index:03d}.rows.arrow": TEXT_ROWS}, budget)}
@@ -221,16 +222,16 @@ def _known(path: Path) -> Digests:
 
 def warm_up(con: duckdb.DuckDBPyConnection) -> None:
     """Do once, on the connection that will be used, what every later read repeats: load statements, rules, kernels, catalogs."""
+    _prepare(con)
     con.execute("ATTACH ':memory:' AS upload")
     con.execute("CREATE TABLE upload.main.conversations (id VARCHAR, content VARCHAR)")
     con.execute("INSERT INTO upload.main.conversations VALUES ('x', 'y')")
     con.execute(statement("source_views")).fetchall()
     names, _, columns = _sources(con)
-    for small in (True, False):
-        query = _query(_projection(names[0], columns[names[0]]), [*KEY_ROWS.names, *TEXT_ROWS.names[1:]])
-        for batch in _batches(con, query, small=small):
-            _selected(batch, KEY_ROWS, hashes_and_digests)
-            _selected(batch, TEXT_ROWS, hashes_and_digests)
+    source = _projection(names[0], columns[names[0]])
+    for batch in chain(_batches(con, source, ALL_COLUMNS), _at_once(con, source)):
+        _selected(batch, KEY_ROWS, hashes_and_digests)
+        _selected(batch, TEXT_ROWS, hashes_and_digests)
     con.execute("DETACH upload")
 
 
@@ -320,14 +321,62 @@ def _query(source: str, wanted: Sequence[str]) -> str:
     return statement("source_rows").replace("{source}", source).replace("{columns}", columns)
 
 
-def _batches(con: duckdb.DuckDBPyConnection, query: str, *, small: bool = False) -> Iterator[pa.RecordBatch]:
+def _bounds() -> dict[str, Any]:
     rules = model(RULES_ID)
-    params = {name: rules[name] for name in _BOUNDS}
-    if small:  # planned once instead of twice
-        whole: pa.Table = con.execute(query, params).to_arrow_table()
-        yield from whole.to_batches(BATCH_ROWS)
-    else:  # a relation streams; the DB-API's execute() holds the whole result
-        yield from con.sql(query, params=params).to_arrow_reader(BATCH_ROWS)
+    return {name: rules[name] for name in _BOUNDS}
+
+
+def _batches(con: duckdb.DuckDBPyConnection, source: str, wanted: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    # A relation streams; the DB-API's execute() holds the whole result.
+    yield from con.sql(_query(source, wanted), params=_bounds()).to_arrow_reader(BATCH_ROWS)
+
+
+class _Handed:
+    """A table of Arrow that a statement planned before the fork reads: to plan it costs more than to run it over few rows.
+
+    DuckDB plans a statement over its own tables anew each time, one over a stream only once.
+    """
+
+    types: Final = pa.schema(
+        [
+            pa.field("source_row", pa.int64()),
+            *(pa.field(name, pa.string()) for name in ("id", "content", "metadata", "project")),
+            *(pa.field(name, pa.timestamp("us")) for name in ("created_at", "timestamp")),
+            pa.field("embedding", pa.list_(pa.float32(), DIMENSION)),
+            *(pa.field(name, pa.string()) for name in ("attributes", "bookkeeping")),
+            pa.field("has_embedding", pa.bool_()),
+        ]
+    )
+
+    def __init__(self) -> None:
+        self.table = self.types.empty_table()
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+_HANDED: Final = _Handed()
+
+
+def _prepare(con: duckdb.DuckDBPyConnection) -> None:
+    """Plan the whole of `source_rows` over what is handed to it."""
+    con.register("handed", _HANDED)
+    query = _query("FROM handed", ALL_COLUMNS)
+    for name, value in _bounds().items():
+        query = query.replace(f"${name}", _literal(str(value)))
+    con.execute(f"PREPARE source_rows AS {query}")
+
+
+def _at_once(con: duckdb.DuckDBPyConnection, source: str) -> Iterator[pa.RecordBatch]:
+    """All columns of few rows: as `_batches`, for half of the time."""
+    try:
+        table: pa.Table = con.execute(source).to_arrow_table()
+        _HANDED.table = table if table.schema.types == _HANDED.types.types else table.cast(_HANDED.types)
+    except duckdb.OutOfMemoryException:  # of texts that are too long to be carried along
+        yield from _batches(con, source, ALL_COLUMNS)
+    else:
+        rows: pa.Table = con.execute("EXECUTE source_rows").to_arrow_table()
+        yield from rows.to_batches(BATCH_ROWS)
 
 
 def _projection(table: str, columns: Columns) -> str:
