@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
+import math
 import os
 import random
 import signal
@@ -206,6 +208,77 @@ def test_columns_of_other_types_are_cast_and_missing_ones_are_null(sandbox: Sand
     assert json.loads(row["attributes"])["tags"] == '["a"]'
 
 
+NASTY = [
+    'quote " \\ /',
+    "\0\1\x12\x7f\n\r\t\b\f",
+    "é 漢 \U0001f600 \u202e\u2028",
+    "",
+    "null",
+    '{"a": [1]}',
+    "x" * 5_000,
+]
+NUMBERS = [0, -1, 2**63 - 1, -(2**63), 7, 8, None]
+SCORES = [0.25, -0.0, math.nan, math.inf, -math.inf, None, 100_000.0]
+TEXTS = (
+    "category", "causal_parent_id", "conversation_id", "insight_type", "namespace", "reasoning", "session_id",
+    "source_artifact_uri", "source_session_id", "source_type", "turn_parent_id", "user_id",
+)  # fmt: skip
+TIMES = ("last_accessed", "last_used_at", "updated_at")
+
+
+def compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def test_all_columns_of_all_values_are_told_to_the_letter(sandbox: Sandbox, tmp_path: Path):
+    moment = datetime(2026, 11, 20, 12, 34, 56, 789_012)  # noqa: DTZ001 - naive by nature
+    rows, expected = [], []
+    for text, number, score in zip(NASTY, NUMBERS, SCORES, strict=True):
+        attributes = {**dict.fromkeys(TEXTS, text), "tags": [text, None], "related_entities": []}
+        told = {**dict.fromkeys(TIMES, moment), **dict.fromkeys(("memory_tier", "subcategory"), text)}
+        told |= {
+            **dict.fromkeys(("access_count", "usage_count"), number),
+            "confidence_score": score,
+            "importance_score": 1.5,
+        }
+        rows.append({"id": "a", "content": "x" + text, "project": text, "metadata": text, **attributes, **told})
+        kept = {
+            name: value
+            for name, value in told.items()
+            if value is not None and str(value) not in ("nan", "inf", "-inf")
+        }
+        expected.append(
+            {
+                "content": "x" + text,
+                "content_sha256": hashlib.sha256(b"x" + text.encode()).digest(),
+                "project": text or None,
+                "metadata": text,
+                "attributes": compact(attributes),
+                "bookkeeping": compact({**kept, **dict.fromkeys(TIMES, str(moment))}),
+                "details_sha256": hashlib.sha256(compact([text or None, text, compact(attributes)]).encode()).digest(),
+            }
+        )
+    rows.append({**dict.fromkeys(rows[0]), "id": "a", "content": "y"})
+    nothing = {"project": None, "metadata": None, "attributes": "{}", "bookkeeping": "{}"}
+    known = {"content": "y", "content_sha256": hashlib.sha256(b"y").digest()}
+    expected.append({**known, **nothing, "details_sha256": hashlib.sha256(b'[null,null,"{}"]').digest()})
+    with duckdb.connect(str(tmp_path / "all.duckdb")) as con:
+        kinds = {**dict.fromkeys(rows[0], "VARCHAR"), "tags": "VARCHAR[]", "related_entities": "VARCHAR[]"}
+        kinds |= {**dict.fromkeys(TIMES, "TIMESTAMP"), "access_count": "BIGINT", "usage_count": "BIGINT"}
+        kinds |= dict.fromkeys(("confidence_score", "importance_score"), "DOUBLE")
+        con.execute(f"CREATE TABLE conversations ({', '.join(f'{name} {kind}' for name, kind in kinds.items())})")
+        for row in rows:
+            con.execute(f"INSERT INTO conversations VALUES ({', '.join('?' * len(row))})", list(row.values()))
+
+    (whole,) = sandbox.read(tmp_path / "all.duckdb", tmp_path / "whole").tables
+    (first,) = sandbox.read(tmp_path / "all.duckdb", tmp_path / "keys", inline_rows=0).tables
+    second = sandbox.read_rows(tmp_path / "all.duckdb", tmp_path / "rows", {"conversations": [(0, len(rows) - 1)]})
+    for keys, texts in ((whole.keys, whole.texts), (first.keys, second["conversations"])):
+        found = {**pa.ipc.open_file(keys).read_all().to_pydict(), **pa.ipc.open_file(texts).read_all().to_pydict()}
+        told = [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
+        assert [{name: row[name] for name in expected[0]} for row in told] == expected
+
+
 @pytest.mark.parametrize(
     ("kind", "value"),
     [("FLOAT[3]", "[1,2,3]"), ("FLOAT[]", "[1,2,3]"), ("VARCHAR", "'no'"), ("BLOB", "'x'::BLOB"), ("STRUCT(a INT)", "{'a':1}"),
@@ -353,6 +426,28 @@ def test_a_small_file_that_grows_without_end_is_stopped(tmp_path: Path, make):
     )
     with Sandbox(timeout_seconds=60, memory_bytes=256 << 20) as small:
         assert reason_of(small, database, tmp_path / "out") == "too-large"
+
+
+def test_texts_too_long_to_be_held_together_are_refused_one_by_one(sandbox: Sandbox, tmp_path: Path, make):
+    database = make(
+        "CREATE TABLE conversations (id VARCHAR, content VARCHAR GENERATED ALWAYS AS (repeat(' ', 20000000)))",
+        *["INSERT INTO conversations (id) VALUES ('a')"] * 40,
+    )
+    (table,) = sandbox.read(database, tmp_path / "out").tables
+    assert pa.ipc.open_file(table.keys).read_all()["refused"].to_pylist() == ["blank-content"] * 40
+
+
+def test_a_column_named_like_the_row_number_is_taken_for_it_or_refused(sandbox: Sandbox, tmp_path: Path, make):
+    for kind, value in {"INTEGER": "7", "VARCHAR": "'no'"}.items():
+        database = make(
+            f"CREATE OR REPLACE TABLE conversations (id VARCHAR, content VARCHAR, rowid {kind})",
+            f"INSERT INTO conversations VALUES ('a', 'text', {value})",
+        )
+        if kind == "VARCHAR":
+            assert reason_of(sandbox, database, tmp_path / kind) == "unreadable"
+        else:
+            (table,) = sandbox.read(database, tmp_path / kind).tables
+            assert pa.ipc.open_file(table.keys).read_all()["source_row"].to_pylist() == [7]
 
 
 def test_more_rows_or_bytes_than_allowed_are_refused(tmp_path: Path, make):

@@ -140,6 +140,7 @@ def connect(memory_bytes: int) -> duckdb.DuckDBPyConnection:
     """A connection for one file, to be made before the fork: making it, or limiting it, costs as much as reading a small file."""
     con = duckdb.connect(":memory:", config={**_CONFIG, "memory_limit": f"{memory_bytes}B"})
     con.execute("SET TimeZone = 'UTC'")
+    con.execute(f"PREPARE source_tables AS {statement('source_tables')}")
     return con
 
 
@@ -280,7 +281,7 @@ Columns = dict[str, tuple[str, str]]
 
 def base_tables(con: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
     """Base tables of the attached file as (schema, name), sorted."""
-    return con.execute(statement("source_tables")).fetchall()
+    return con.execute("EXECUTE source_tables").fetchall()
 
 
 def columns_of(con: duckdb.DuckDBPyConnection, table: str) -> Columns:

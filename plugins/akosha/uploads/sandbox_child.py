@@ -10,7 +10,6 @@ unreadable, disk-full.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import gc
 import importlib
@@ -86,7 +85,7 @@ def _serve(request: dict[str, Any], ready: duckdb.DuckDBPyConnection) -> dict[st
     """Fork, watch, and say how it ended."""
     deadline = time.monotonic() + request["timeout_seconds"]
     if request["arguments"].get("known"):
-        _LeftOut.names.discard("numpy")
+        _LeftOut.names.discard("numpy")  # only a large file names known texts, and there looking them up at once pays
         importlib.import_module("akosha.uploads.known_texts")
     read_end, write_end = os.pipe()
     child = os.fork()
@@ -179,8 +178,7 @@ def outcome_of(error: Exception) -> str:
 def _lock_down(request: dict[str, Any], write_end: int) -> None:
     """No descriptors but the result pipe, no environment, own folder, hard limits, no network, no life without the parent."""
     if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+        syscalls.LIBC.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
     null = os.open(os.devnull, os.O_RDWR)
     result = os.dup(write_end)
     for descriptor in (0, 1, 2):

@@ -13,6 +13,7 @@ import platform
 import sys
 from typing import Final
 
+LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _SET_NO_NEW_PRIVILEGES: Final = 38  # linux/prctl.h
 _SET_SECCOMP: Final = 22
 _MODE_FILTER: Final = 2
@@ -65,8 +66,7 @@ def forbid() -> bool:
         return False
     program = [_Instruction(*each) for each in _program(*machine, os.getpid())]
     instructions = (_Instruction * len(program))(*program)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0) or libc.prctl(
+    if LIBC.prctl(_SET_NO_NEW_PRIVILEGES, 1, 0, 0, 0) or LIBC.prctl(
         _SET_SECCOMP, _MODE_FILTER, ctypes.byref(_Program(len(instructions), instructions)), 0, 0
     ):
         code = ctypes.get_errno()
