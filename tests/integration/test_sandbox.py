@@ -26,7 +26,7 @@ import pytest
 from akosha.errors import DiskFullError, InvalidUploadError
 from akosha.transforms.times import EVIDENCE
 from akosha.uploads.manifest import Manifest, parse_manifest
-from akosha.uploads.reader import KEY_ROWS, TEXT_ROWS, kind_of
+from akosha.uploads.reader import KEY_ROWS, TEXT_ROWS, attach, connect, kind_of
 from akosha.uploads.sandbox import Reading, Sandbox, TableReading
 from akosha.uploads.sources import RowFaults, checked_vectors, key_batches, text_batches, upload_times
 
@@ -419,6 +419,21 @@ def test_a_generated_column_cannot_reach_a_file(sandbox: Sandbox, tmp_path: Path
     assert rows_of(sandbox.read(database, tmp_path / "out"))["conversations"]["content"].to_pylist() == ["text of a"]
 
 
+def test_a_reader_reaches_nothing_but_its_file_and_can_change_no_limit(tmp_path: Path, make):
+    other = tmp_path / "other.csv"
+    other.write_text("secret\n1\n")
+    con = connect(96 << 20)
+    attach(con, make("CREATE TABLE conversations (id VARCHAR)"))
+    assert con.execute("SELECT current_setting('memory_limit')").fetchall() == [("96.0 MiB",)]
+    assert con.execute("FROM upload.main.conversations").fetchall() == []
+    for statement in (f"FROM read_csv('{other}')", f"ATTACH '{tmp_path}/new.duckdb'", f"COPY (SELECT 1) TO '{other}'"):
+        with pytest.raises(duckdb.PermissionException):
+            con.execute(statement)
+    for setting in ("memory_limit = '1TB'", "enable_external_access = true", "lock_configuration = false"):
+        with pytest.raises(duckdb.InvalidInputException):
+            con.execute(f"SET {setting}")
+
+
 def test_a_small_file_that_grows_without_end_is_stopped(tmp_path: Path, make):
     database = make(
         "CREATE TABLE conversations (id VARCHAR, content VARCHAR GENERATED ALWAYS AS (repeat(id, 10000000)))",
@@ -435,6 +450,25 @@ def test_texts_too_long_to_be_held_together_are_refused_one_by_one(sandbox: Sand
     )
     (table,) = sandbox.read(database, tmp_path / "out").tables
     assert pa.ipc.open_file(table.keys).read_all()["refused"].to_pylist() == ["blank-content"] * 40
+
+
+def test_rows_that_fit_until_their_details_are_made_are_read(sandbox: Sandbox, tmp_path: Path, make):
+    """The raw rows fit into the memory of a child; with their JSON, which is escaped twice, they do not at once."""
+    tags = "VARCHAR[] GENERATED ALWAYS AS (string_split(repeat('x,', 1000000), ','))"
+    database = make(
+        f"CREATE TABLE conversations (id VARCHAR, content VARCHAR, tags {tags})",
+        "INSERT INTO conversations (id, content) SELECT i, 'x' FROM range(40) r(i)",
+    )
+    (table,) = sandbox.read(database, tmp_path / "out").tables
+    assert pa.ipc.open_file(table.keys).read_all()["record_id"].to_pylist() == [str(number) for number in range(40)]
+
+
+def test_rows_that_never_fit_are_called_too_large(sandbox: Sandbox, tmp_path: Path, make):
+    database = make(
+        "CREATE TABLE conversations (id VARCHAR, content VARCHAR GENERATED ALWAYS AS (repeat('x', 4000000)))",
+        "INSERT INTO conversations (id) SELECT i FROM range(4000) r(i)",
+    )
+    assert reason_of(sandbox, database, tmp_path / "out") == "too-large"
 
 
 def test_a_column_named_like_the_row_number_is_taken_for_it_or_refused(sandbox: Sandbox, tmp_path: Path, make):

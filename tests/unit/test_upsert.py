@@ -331,6 +331,27 @@ def test_any_order_of_the_same_uploads_gives_the_same_records(uploads: list[Uplo
         assert_as_modelled(lake, history(uploads))
 
 
+@pytest.mark.parametrize("name", ["a*b", "a?b", "a[1x]b", "**", "it's", "has_vector=false"])
+def test_a_key_file_is_read_for_its_own_system_whatever_its_folder_is_called(tmp_path: Path, name: str):
+    """Beside one whose path matches, were it a pattern."""
+    arrivals = []
+    for folder, record in ((name, "mine"), ("a1b", "other"), ("c", "third")):
+        lake = Lake(tmp_path)
+        lake.apply(Upload(10, (Row(record, vector=True),)))
+        path = tmp_path / folder / "keys.parquet"
+        path.parent.mkdir()
+        assert lake.known.keys is not None
+        lake.known.keys.rename(path)
+        lake.known = replace(lake.known, keys=path)
+        arrivals.append(lake.arrival(Upload(11, (Row(record, vector=True), Row("new")))))
+    plans = plan_upserts(arrivals, Path(tempfile.mkdtemp(dir=tmp_path)))
+    for plan, record in zip(plans, ("mine", "other", "third"), strict=True):
+        assert plan.keys is not None
+        assert plan.keys.column("record_id").to_pylist() == sorted([record, "new"])
+        assert plan.keys.column("has_vector").to_pylist() == [name == record for name in sorted([record, "new"])]
+        assert (plan.counts["new"], plan.counts["unchanged"]) == (1, 1)
+
+
 @given(
     st.lists(st.tuples(st.booleans(), st.booleans(), uploads_of(AMBIGUOUS_ROW)), min_size=2, max_size=5),
     st.sampled_from([5, 1_000]),

@@ -113,7 +113,7 @@ def _collect(read_end: int, deadline: float) -> tuple[bytes, bool]:
     while (left := deadline - time.monotonic()) > 0:
         events = dict(poll.poll(math.ceil(left * 1_000)))
         if 0 in events:
-            sys.exit(1)
+            os._exit(1)
         if read_end in events:
             chunk = os.read(read_end, 65_536)
             reply += chunk
@@ -163,14 +163,12 @@ def outcome_of(error: Exception) -> str:
         return "unknown-tables"
     if isinstance(error, payload.PayloadError):
         return "invalid-payload"
-    if isinstance(error, reader.LimitError | MemoryError | duckdb.OutOfMemoryException):
-        return "too-large"
+    if isinstance(error, reader.LimitError | MemoryError) or "bad_alloc" in text or "out of memory" in text:
+        return "too-large"  # a stream of rows says so in an `OSError`
     if isinstance(error, OSError):
         return {errno.ENOSPC: "disk-full", errno.EDQUOT: "disk-full", errno.EFBIG: "too-large"}.get(
             error.errno or 0, "unreadable"
         )
-    if "bad_alloc" in text or "out of memory" in text:
-        return "too-large"
     broken = isinstance(error, duckdb.SerializationException | duckdb.InternalException | duckdb.FatalException)
     return "damaged" if broken or any(word in text for word in _DAMAGE) else "unreadable"
 
@@ -213,4 +211,4 @@ def _send(descriptor: int, document: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    os._exit(main(int(sys.argv[1])))  # at a normal end DuckDB would report what is frozen as leaked

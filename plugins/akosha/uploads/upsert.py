@@ -7,6 +7,7 @@ planning it costs 40 ms of CPU, running it for 200 rows one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 from datetime import datetime
@@ -160,7 +161,7 @@ def plan_upserts(arrivals: Sequence[Arrival], folder: Path) -> list[UpsertPlan]:
     """Compare uploads with the live keys of their systems.
 
     Args:
-        arrivals: one of each system at most.
+        arrivals: one of each system at most, and no more than a round has.
         folder: an empty folder for the answers.
 
     Returns:
@@ -246,15 +247,20 @@ def _register(con: duckdb.DuckDBPyConnection, arrivals: Sequence[Arrival]) -> No
         for number, arrival in enumerate(arrivals)
     ]
     con.register("arrived", pa.concat_tables(arrived))
-    paths = [str(arrival.live.keys).replace("'", "''") for arrival in arrivals if arrival.live.keys is not None]
+    paths = [_pattern(arrival.live.keys) for arrival in arrivals if arrival.live.keys is not None]
     if paths:
-        source = "read_parquet(['" + "', '".join(paths) + "'])"
+        source = "read_parquet(['" + "', '".join(paths) + "'], hive_partitioning = false)"
     else:
         con.register("live_keys", KEYS.empty_table().append_column("file_index", pa.array([], pa.uint64())))
         source = "live_keys"
     rank = f"(list_position({_EVIDENCE_SQL}, time_evidence) - 1)::TINYINT AS rank"
     columns = f"file_index::SMALLINT AS upload, * EXCLUDE (time_evidence), {rank}"
     con.execute(f"CREATE OR REPLACE TEMP VIEW live AS SELECT {columns} FROM {source}")  # noqa: S608 - our own paths
+
+
+def _pattern(path: Path) -> str:
+    """`path` as DuckDB reads it, which expands a pattern: it stands for itself alone."""
+    return re.sub(r"([*?\[])", r"[\1]", str(path)).replace("'", "''")
 
 
 def _unnamed(matched: str) -> str:
