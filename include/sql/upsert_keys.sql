@@ -1,5 +1,5 @@
--- The key files after their uploads: live keys with the changed ones replaced, the new ones added, those that go left out; only
--- of uploads that change any.
+-- The key files after their uploads: live keys with the changed ones replaced, the new ones added, those that go left out. Of
+-- an upload that changes none it says nothing of use.
 -- Needs: live = the systems' key files, plan = the result of upsert_plan, both with rank in place of time_evidence.
 -- {evidence}: names of the ranks. Params: none. Result: upload, the columns of a key file. Order: upload, source_table, record_id.
 WITH changing AS (
@@ -19,7 +19,7 @@ FROM (
     UNION ALL BY NAME
     SELECT upload, source_table, record_id, content_xxh128, content_sha256, details_sha256, has_vector, created_at, rank, time_manifest,
         first_manifest, applied_manifest, in_newest, bookkeeping
-    FROM plan SEMI JOIN changing USING (upload)
+    FROM plan
     WHERE kind NOT IN ('gone', 'skipped')
 )
 ORDER BY upload, source_table, record_id

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from akosha.lake import files
@@ -356,6 +356,13 @@ def test_a_key_file_is_read_for_its_own_system_whatever_its_folder_is_called(tmp
 @given(
     st.lists(st.tuples(st.booleans(), st.booleans(), uploads_of(ROW)), min_size=2, max_size=4),
     st.sampled_from([5, 1_000]),
+)
+@example(
+    [
+        (False, False, [Upload(10, (Row("a"),)), Upload(11, (Row("a"), Row("new")))]),
+        (False, False, [Upload(10, (Row("a"),)), Upload(11, (Row("a", "y"),))]),
+    ],
+    1_000,
 )
 @settings(max_examples=30, deadline=None)
 def test_uploads_of_several_systems_are_planned_together_as_alone(
