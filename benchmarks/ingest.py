@@ -165,18 +165,15 @@ def small(endpoint: str, folder: Path, size: Size) -> Figures:
             summary = _ingest(f"small-{crowd}")
         after = server.cpu_times()
         _expect(summary, new=count * SMALL_ROWS)
-        taken = laps[0]
+        taken, cores = laps[0], os.cpu_count() or 1
+        served = sum(after[:2]) - sum(before[:2])
         what = f"of {count} uploads, {count / summary['counts']['commits']:.0f} to a commit"
         figures |= {
             f"uploads of {SMALL_ROWS} rows a minute, wall, {what}": count / taken.wall * 60,
             f"CPU-ms per upload, {what}": taken.cpu / count * 1e3,
-            f"CPU-ms of the S3 server per upload, {what}": sum(after[:2]) / count * 1e3 - sum(before[:2]) / count * 1e3,
+            f"CPU-ms of the S3 server per upload, {what}": served / count * 1e3,
             f"to 1,000 uploads a minute, {what}": count / taken.wall * 60 / 1_000,
-            f"to 1,000 a minute by its own CPU time alone, {what}": count
-            / taken.cpu
-            * 60
-            * (os.cpu_count() or 1)
-            / 1_000,
+            f"to 1,000 a minute by its own CPU time alone, {what}": count * cores / taken.cpu * 60 / 1_000,
         }
     return figures
 

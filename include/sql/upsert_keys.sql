@@ -1,5 +1,5 @@
--- The key files after their uploads: live keys with the changed ones replaced, the new ones added, those that go left out. Of
--- an upload that changes none it says nothing of use.
+-- The key files after their uploads: live keys with the changed ones replaced, the new ones added, those that go left out.
+-- For an upload that changes none the answer lacks keys and is not read.
 -- Needs: live = the systems' key files, plan = the result of upsert_plan, both with rank in place of time_evidence.
 -- {evidence}: names of the ranks. Params: none. Result: upload, the columns of a key file. Order: upload, source_table, record_id.
 WITH changing AS (

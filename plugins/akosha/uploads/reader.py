@@ -68,6 +68,11 @@ _TYPES: Final[dict[str, str]] = {
     **dict.fromkeys(("created_at", "timestamp"), "TIMESTAMP"),
     "embedding": f"FLOAT[{DIMENSION}]",
 }
+_ARROW_TYPES: Final = {
+    "VARCHAR": pa.string(),
+    "TIMESTAMP": pa.timestamp("us"),
+    f"FLOAT[{DIMENSION}]": pa.list_(pa.float32(), DIMENSION),
+}
 # Columns of two JSON objects, in the order of their keys.
 _ATTRIBUTES: Final[dict[str, str]] = {
     "category": "VARCHAR",
@@ -341,9 +346,7 @@ class _Handed:
     types: Final = pa.schema(
         [
             pa.field("source_row", pa.int64()),
-            *(pa.field(name, pa.string()) for name in ("id", "content", "metadata", "project")),
-            *(pa.field(name, pa.timestamp("us")) for name in ("created_at", "timestamp")),
-            pa.field("embedding", pa.list_(pa.float32(), DIMENSION)),
+            *(pa.field(name, _ARROW_TYPES[kind]) for name, kind in _TYPES.items()),
             *(pa.field(name, pa.string()) for name in ("attributes", "bookkeeping")),
             pa.field("has_embedding", pa.bool_()),
         ]
