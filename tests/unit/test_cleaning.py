@@ -56,6 +56,12 @@ def test_printable_code_is_never_rewritten(text: str) -> None:
     assert clean("code: " + text) == "code: " + text
 
 
+@pytest.mark.parametrize("letter", [chr(point) for point in range(128)])
+def test_every_letter_of_ascii_stays_becomes_a_line_feed_or_goes(letter: str) -> None:
+    kept = letter if letter in "\t\n" or letter.isprintable() else "\n" if letter in "\r\v\f" else ""
+    assert clean(f"a{letter}b") == f"a{kept}b"
+
+
 def test_hostile_runs_of_combining_marks_cost_no_more_than_their_pieces() -> None:
     marks = "a" + "\u0301\u0316" * 600_000
     cleaned = clean(marks)

@@ -26,6 +26,8 @@ _TERMINAL = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 _UNSEEN = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\u202a-\u202e\u2066-\u2069]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _WORDS = re.compile(r"\s+|\S+")
+# What stays of ASCII; most texts hold nothing else.
+_KEPT = b"\t\n" + bytes(range(32, 127))
 
 
 def clean(text: str) -> str:
@@ -45,7 +47,7 @@ def clean(text: str) -> str:
     text = text[:MAX_CHARACTERS]
     if text.startswith(ENCODED_PREFIX):
         text = _decoded(text)
-    if text.isascii() and text.isprintable():
+    if text.isascii() and not text.encode().translate(None, _KEPT):
         return text
     if _SURROGATE.search(text):
         text = _without_surrogates(text)
