@@ -40,6 +40,7 @@ from akosha.lake.schemas import BY_TIER
 from akosha.lake.shard_log import Writer
 from akosha.settings import Settings
 from akosha.tiers import hot_to_warm, moves, warm_to_cold
+from akosha.transforms.digests import utf8_digests
 from akosha.uploads.derive import hot_rows
 from akosha.uploads.texts import WantedRows
 from corpus import documentation
@@ -183,7 +184,7 @@ def _rows(count: int) -> pa.Table:
     vectors = np.random.default_rng(5).normal(size=(count, 384)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     contents = pa.table({
-        "content": texts, "embedding": columns.vectors_column(vectors, np.ones(count, dtype=bool)),
+        "content": texts, "content_sha256": utf8_digests(pa.array(texts)), "embedding": columns.vectors_column(vectors, np.ones(count, dtype=bool)),
         "project": [("web", "data", "infra")[row % 3] for row in range(count)],
         "metadata": [json.dumps({"session": f"{row // 40:06x}", "n": row}) for row in range(count)],
         "attributes": ["{}"] * count,

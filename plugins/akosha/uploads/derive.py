@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 from akosha.lake.provenance import record_provenance
 from akosha.lake.schemas import CLIENT_MODEL, FINGERPRINT_BYTES, HOT
 from akosha.transforms.cleaning import clean
-from akosha.transforms.digests import utf8_digests
 from akosha.transforms.fingerprints import fingerprints
 from akosha.transforms.summaries import summarise
 from akosha.uploads.prepare import FetchedUpload
@@ -49,7 +48,7 @@ def hot_rows(system_id: str, rows: WantedRows, provenance: str) -> pa.Table:
         "record_id": keys.column("record_id"),
         "created_at": keys.column("created_at"),
         "time_evidence": keys.column("time_evidence"),
-        "content_sha256": utf8_digests(texts.column("content")),
+        "content_sha256": texts.column("content_sha256"),
         "content": texts.column("content"),
         "summary": pa.array([summary.text for summary in summaries], pa.string()),
         "sentence": pa.array([summary.sentence for summary in summaries], pa.string()),

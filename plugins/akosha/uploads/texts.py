@@ -33,7 +33,7 @@ class WantedRows:
     Attributes:
         table: the source table.
         wanted: the rows asked for (``upload.rows`` of the upsert), as many as `texts`.
-        texts: schema ``TEXT_ROWS``, vectors checked by the rules.
+        texts: schema ``TEXT_ROWS`` and content_sha256, vectors and digests checked.
     """
 
     table: str
@@ -69,10 +69,11 @@ def wanted_rows(upload: PreparedUpload, wanted: pa.Table, sandbox: Sandbox, faul
     rows = {name: upload.source_rows[positions[part]] for name, part in by_table.items()}
     for name, path in _files(upload, rows, sandbox).items():
         asked = wanted.slice(by_table[name].start, len(rows[name]))
-        for part, found in _matched(upload, name, path, rows[name], asked):
+        for part, found, digests in _matched(upload, name, path, rows[name], asked):
             vectors = checked_vectors(found, part.column("record_id").combine_chunks(), faults)
             at = found.schema.get_field_index("embedding")
-            yield WantedRows(name, part, pa.Table.from_batches([found]).set_column(at, "embedding", vectors))
+            texts = pa.Table.from_batches([found]).set_column(at, "embedding", vectors)
+            yield WantedRows(name, part, texts.append_column("content_sha256", digests))
 
 
 def _files(upload: PreparedUpload, rows: dict[str, NDArray[np.int64]], sandbox: Sandbox) -> dict[str, Path]:
@@ -99,7 +100,8 @@ def ranges_of(rows: NDArray[np.int64]) -> list[tuple[int, int]]:
 
 def _matched(
     upload: PreparedUpload, table: str, path: Path, rows: NDArray[np.int64], wanted: pa.Table
-) -> Iterator[tuple[pa.Table, pa.RecordBatch]]:
+) -> Iterator[tuple[pa.Table, pa.RecordBatch, pa.Array]]:
+    """The wanted rows, what was found of them, and the digests of their texts."""
     done = 0
     for batch in text_batches(table, path):
         numbers = batch.column("source_row").to_numpy(zero_copy_only=False)
@@ -109,13 +111,12 @@ def _matched(
         part = wanted.slice(done, len(chosen))
         if not np.array_equal(numbers[chosen], rows[done : done + len(chosen)]):
             raise _other(upload, table)
-        found = batch.take(pa.array(chosen))
-        digests = upload.arrived.column("content_sha256").take(_places(upload, part)).combine_chunks()
-        if found.column("content").null_count or not utf8_digests(found.column("content")).equals(
-            digests.cast(pa.binary())
-        ):
+        found = batch if len(chosen) == batch.num_rows else batch.take(pa.array(chosen))
+        content = found.column("content")
+        digests = upload.arrived.column("content_sha256").take(_places(upload, part)).combine_chunks().cast(pa.binary())
+        if content.null_count or not utf8_digests(content).equals(digests):
             raise _other(upload, table)
-        yield part, found
+        yield part, found, digests
         done += len(chosen)
     if done != len(rows):
         raise _other(upload, table)
