@@ -27,7 +27,7 @@ from akosha.errors import DiskFullError, InvalidUploadError
 from akosha.transforms.times import EVIDENCE
 from akosha.uploads.manifest import Manifest, parse_manifest
 from akosha.uploads.reader import KEY_ROWS, TEXT_ROWS, attach, connect, kind_of
-from akosha.uploads.sandbox import Reading, Sandbox, TableReading
+from akosha.uploads.sandbox import Reading, Sandbox, TableReading, reading_process
 from akosha.uploads.sources import RowFaults, checked_vectors, key_batches, text_batches, upload_times
 
 pytestmark = pytest.mark.integration
@@ -527,6 +527,34 @@ def test_leaving_the_sandbox_leaves_no_process(tmp_path: Path):
         pid = prepared.start()
         assert Path(f"/proc/{pid}").exists()
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_a_kept_reading_process_serves_batch_after_batch_but_none_after_a_failed_one():
+    script = """
+from akosha.uploads.sandbox import keep_reading_process, reading_process
+def batch(fails=False):
+    with reading_process() as sandbox:
+        print(sandbox.start(), flush=True)
+        if fails:
+            raise TimeoutError
+keep_reading_process()
+batch()
+try:
+    batch(fails=True)
+except TimeoutError:
+    batch()
+"""
+    environment = {"PYTHONPATH": str(ROOT / "plugins")}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, check=True)
+    first, second, third = map(int, done.stdout.split())
+    assert first == second != third
+    assert not any(map(running, (first, third)))
+
+
+def test_batches_of_a_process_that_keeps_none_have_their_own():
+    with reading_process() as one:
+        pid = one.start()
+    assert not running(pid)
 
 
 def test_a_job_killed_while_reading_leaves_no_process(tmp_path: Path, make):

@@ -35,7 +35,7 @@ from akosha.uploads.fairness import Backlog, Share, backlog_of, share_out
 from akosha.uploads.ingest import Ingester, IngestOutcome
 from akosha.uploads.memos import REPLACED, UploadRef, quarantined, read_memo, upload_of, write_memo
 from akosha.uploads.prepare import Source
-from akosha.uploads.sandbox import Sandbox
+from akosha.uploads.sandbox import reading_process
 
 JOB: Final = "ingest"
 LISTINGS: Final = ("auto", "recent", "full")
@@ -148,7 +148,7 @@ def plan_replay(run_id: str, memos: Sequence[str]) -> Plan:
 def run_batch(lake: Lake, plan: Document, batch: int) -> Result:
     """Ingest the uploads of one batch, shard by shard."""
     source = uploads_source(lake.settings)
-    with Sandbox() as sandbox:
+    with reading_process() as sandbox:
         force = bool(plan["parameters"].get("force", False))
         ingester = Ingester(lake, source, sandbox, writer_of(lake, plan), force)
         outcomes = [

@@ -20,6 +20,7 @@ from akosha.jobs.estimates import lines, spent
 from akosha.jobs.plans import Plan, Result, Summary, open_lake, read_plan, require_all_batches, write_summary
 from akosha.jobs.stopping import stoppable
 from akosha.lake.documents import Document
+from akosha.uploads.sandbox import keep_reading_process
 
 log = logging.getLogger(__name__)
 
@@ -130,8 +131,10 @@ def _show_progress() -> logging.Handler:
 def _in_processes(plan: Plan, workers: int, progress: Callable[[str], None]) -> list[Result]:
     results: list[Result] = []
     failures: list[Exception] = []
-    shown = _show_progress if progress_log.handlers else None
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=shown) as pool:
+    shown = bool(progress_log.handlers)
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(shown,)
+    ) as pool:
         running = {pool.submit(run_batch, plan["plan_key"], batch["batch"]): batch for batch in plan["batches"]}
         for future in as_completed(running):
             error = future.exception()
@@ -151,6 +154,13 @@ def _in_processes(plan: Plan, workers: int, progress: Callable[[str], None]) -> 
         finish_error = _finish_partial(plan, results)
         raise failures[0] from finish_error
     return sorted(results, key=lambda result: int(result["batch"]))
+
+
+def _start_worker(shown: bool) -> None:  # noqa: FBT001 - the pool passes it by position
+    """A process of the pool: its batches share what is dear to start, and show progress where their starter does."""
+    keep_reading_process()
+    if shown:
+        _show_progress()
 
 
 def _finish_partial(plan: Plan, results: list[Result]) -> PermanentError | None:

@@ -14,8 +14,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
@@ -69,6 +71,26 @@ class Reading:
     ignored: tuple[str, ...]
 
 
+@contextmanager
+def reading_process() -> Iterator[Sandbox]:
+    """The sandbox of one batch: its own, or the one that this process keeps for all its batches (`keep_reading_process`)."""
+    sandbox = _kept or Sandbox()
+    try:
+        yield sandbox
+    except BaseException:
+        sandbox.stop()  # it may still owe an answer
+        raise
+    if sandbox is not _kept:
+        sandbox.stop()
+
+
+def keep_reading_process() -> None:
+    """Have all batches of this process share one reading process until it ends: to start one costs half a CPU-second."""
+    global _kept
+    _kept = Sandbox()
+    Finalize(_kept, _kept.stop, exitpriority=0)
+
+
 class Sandbox:
     """A context manager around the reading process. Serves one file at a time; not for several threads.
 
@@ -100,7 +122,7 @@ class Sandbox:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._stop()
+        self.stop()
 
     def start(self) -> int:
         """Start the reading process unless it runs, instead of with the first file; returns its process id.
@@ -212,7 +234,7 @@ class Sandbox:
                 answer = None
             if answer is not None:
                 return answer
-            self._stop()
+            self.stop()
         return {"outcome": "unreadable", "detail": "the reading process died twice over this file"}
 
     def _line(self, process: subprocess.Popen[bytes], seconds: float) -> dict[str, Any] | None:
@@ -222,7 +244,7 @@ class Sandbox:
         while b"\n" not in self._pending:
             ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
             if not ready:
-                self._stop()
+                self.stop()
                 return {"outcome": "timeout", "detail": f"no answer within {seconds:g} seconds"}
             chunk = os.read(descriptor, 1 << 16)
             if not chunk:
@@ -245,12 +267,13 @@ class Sandbox:
         )
         answer = self._line(process, START_SECONDS)
         if answer is None or answer.get("outcome") != "ready":
-            self._stop()
+            self.stop()
             message = "the process that reads uploads did not start; run `akosha doctor`, then `make setup`"
             raise ConfigurationError(message, python=sys.executable)
         return process
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """End the reading process, if there is one; the next file starts another."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -260,6 +283,9 @@ class Sandbox:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+_kept: Sandbox | None = None
 
 
 def _result(reply: dict[str, Any], out_dir: Path) -> dict[str, Any]:
