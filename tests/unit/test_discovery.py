@@ -264,7 +264,7 @@ def test_memos_move_out_of_quarantine_when_an_upload_is_applied(uploads: LocalSt
     (key,) = quarantined(lake)
     memo = read_memo(lake, key)
     assert memo["reason"] == "damaged"
-    assert upload_of(memo) == replace(ref, packed_bytes=0)
+    assert upload_of(memo) == replace(ref, packed_bytes=0, beside="")
     write_memo(lake, ref, APPLIED, {"new": 3})
     assert list(quarantined(lake)) == []
     assert read_memo(lake, ref.memo_key)["new"] == 3

@@ -6,7 +6,7 @@ here it is read, within a budget of requests, and compared with the memos of the
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -128,7 +128,7 @@ def list_manifests(uploads: ObjectStore, scope: Scope, unusable: list[str]) -> I
     """
     prefix = f"{SYSTEMS}{scope.prefix}"
     manifests: dict[str, ObjectInfo] = {}
-    sizes: Counter[str] = Counter()
+    others: dict[str, list[ObjectInfo]] = defaultdict(list)
     for listed in uploads.list(prefix, start_after=f"{prefix}{scope.since}" if scope.since else ""):
         if scope.until and listed.key[len(prefix) :] >= scope.until:
             break
@@ -136,7 +136,7 @@ def list_manifests(uploads: ObjectStore, scope: Scope, unusable: list[str]) -> I
         if listed.key.endswith(MANIFEST):
             manifests[folder] = listed
         else:
-            sizes[folder] += listed.size_bytes
+            others[folder].append(listed)
     for folder, listed in manifests.items():
         try:
             key = split_upload_key(listed.key)
@@ -144,7 +144,9 @@ def list_manifests(uploads: ObjectStore, scope: Scope, unusable: list[str]) -> I
             if f"/{UPLOADS}/" in listed.key:
                 unusable.append(listed.key)
             continue
-        yield UploadRef(listed.key, listed.etag, key.system_id, key.upload_id, sizes[folder])
+        found = others[folder]
+        size, beside = sum(one.size_bytes for one in found), found[0].key[len(folder) + 1 :] if len(found) == 1 else ""
+        yield UploadRef(listed.key, listed.etag, key.system_id, key.upload_id, size, beside=beside)
 
 
 class _Spent:

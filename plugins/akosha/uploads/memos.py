@@ -29,7 +29,8 @@ UNDATED: Final = "0000-00-00"
 class UploadRef:
     """One upload as discovered: the manifest's key below the uploads root, its ETag, and the system its key names.
 
-    `packed_bytes` is the listed size of everything beside the manifest, 0 when not listed: a hint, never checked.
+    `packed_bytes` is the listed size of everything beside the manifest, 0 when not listed; `beside` is the name of the only
+    object there, "" when not listed or not alone: hints, never checked.
 
     `day` is the day in the upload id (``YYYY-MM-DD``, UTC), or `UNDATED`. `undone` is the version of the newest undo that
     took the upload back and by whose mark it came up again, 0 for none.
@@ -41,6 +42,7 @@ class UploadRef:
     upload_id: str
     packed_bytes: int = 0
     undone: int = 0
+    beside: str = ""
 
     @property
     def shard(self) -> int:

@@ -33,6 +33,7 @@ from akosha.uploads.upsert import ARRIVED, LARGE_ROWS, duplicates
 
 MICROSECOND: Final = timedelta(microseconds=1)
 KNOWN_FROM_BYTES: Final = 16 << 20  # below, digesting the texts costs less than preparing the known ones
+PACKED: Final = "packed"
 BELIEVED_AHEAD: Final = timedelta(days=1)  # how far a client's clock may be ahead of the store's
 
 
@@ -104,17 +105,20 @@ def fetch(source: Source, ref: UploadRef, folder: Path, *, max_bytes: int) -> Fe
         RetryableError: the store or the disk failed; nothing is known about the upload.
     """
     full_key = f"{source.prefix}/{ref.manifest_key}" if source.prefix else ref.manifest_key
+    ahead = _ahead(source.store, ref, folder / PACKED, max_bytes)
     found, data = _manifest(source.store, ref)
     manifest = _dated(parse_manifest(full_key, data, source.prefix), found)
     facts: dict[str, Any] = {"manifest_time": manifest.timestamp.isoformat(), "notes": list(manifest.notes)}
     records, graph, unpacked = None, None, Unpacked("", 0, 0)
     file = manifest.memories or manifest.reflection
     if file is not None:
-        records, unpacked, facts["file"] = _fetch(source, file, folder, max_bytes)
+        records, unpacked, facts["file"] = _fetch(source, file, folder, max_bytes, ahead)
     if manifest.knowledge_graph is not None:
         with _of_the_graph(manifest.knowledge_graph):
-            graph, _, facts["knowledge_graph"] = _fetch(source, manifest.knowledge_graph, folder, max_bytes)
-    _require_same(ref, source.store.stat(ref.manifest_key))
+            graph, _, facts["knowledge_graph"] = _fetch(source, manifest.knowledge_graph, folder, max_bytes, ahead)
+    named = {_relative(one, source) for one in (file, manifest.knowledge_graph) if one is not None}
+    if named - ({ahead.key} if ahead else set()):  # what was read after the manifest may be of another upload
+        _require_same(ref, source.store.stat(ref.manifest_key))
     return FetchedUpload(ref, manifest, folder, records, unpacked.xxh128, graph, facts)
 
 
@@ -285,10 +289,23 @@ def _manifest(store: ObjectStore, ref: UploadRef) -> tuple[ObjectInfo, bytes]:
     return found, data
 
 
-def _fetch(source: Source, file: ManifestFile, folder: Path, max_bytes: int) -> tuple[Path, Unpacked, dict[str, Any]]:
-    """Download and unpack one file of an upload; where it lies, what it is, and what the memo will say of it."""
-    key, packed, target = _relative(file, source), folder / "packed", folder / file.name
-    found = _download(source.store, file, key, packed, max_bytes)
+def _ahead(store: ObjectStore, ref: UploadRef, packed: Path, max_bytes: int) -> ObjectInfo | None:
+    """The only object beside a manifest, downloaded before that is read, so that nothing has to be asked afterwards."""
+    if not ref.beside:
+        return None
+    try:
+        return store.download(f"{ref.manifest_key.rpartition('/')[0]}/{ref.beside}", packed, max_bytes=max_bytes)
+    except ObjectMissingError:
+        return None  # what that means depends on the manifest
+
+
+def _fetch(
+    source: Source, file: ManifestFile, folder: Path, max_bytes: int, ahead: ObjectInfo | None
+) -> tuple[Path, Unpacked, dict[str, Any]]:
+    """Download, unless that was done ahead, and unpack one file; where it lies, what it is, what the memo will say of it."""
+    key, packed, target = _relative(file, source), folder / PACKED, folder / file.name
+    found = ahead if ahead is not None and ahead.key == key else _download(source.store, file, key, packed, max_bytes)
+    _require_fetched(file, found, max_bytes)
     promise: dict[str, Any] = {"compression": file.compression, "max_bytes": max_bytes, "checksum": file.checksum}
     with about_object(key, found.etag, found.size_bytes):
         if file.name == MEMORIES:
@@ -301,7 +318,7 @@ def _fetch(source: Source, file: ManifestFile, folder: Path, max_bytes: int) -> 
 
 def _download(store: ObjectStore, file: ManifestFile, key: str, packed: Path, max_bytes: int) -> ObjectInfo:
     try:
-        found = store.download(key, packed, max_bytes=max_bytes)
+        return store.download(key, packed, max_bytes=max_bytes)
     except ObjectMissingError as error:
         if store.stat(key) is not None:
             raise  # replaced at this moment
@@ -310,13 +327,15 @@ def _download(store: ObjectStore, file: ManifestFile, key: str, packed: Path, ma
             "Have the system upload again; a lifecycle rule may have deleted it"
         )
         raise InvalidUploadError(message, reason="missing-object", path=file.path) from error
+
+
+def _require_fetched(file: ManifestFile, found: ObjectInfo, max_bytes: int) -> None:
     if found.size_bytes > max_bytes:
         message = (
             f"the packed object has {found.size_bytes:,} bytes, expected at most {max_bytes:,}; it was not fetched. "
             "If the system is trusted, raise AKOSHA_SANDBOX_MAX_BYTES and replay the upload"
         )
         raise InvalidUploadError(message, reason="too-large", path=file.path)
-    return found
 
 
 def _file_facts(file: ManifestFile, found: ObjectInfo, unpacked: Unpacked) -> dict[str, Any]:

@@ -1,0 +1,152 @@
+"""An upload that is replaced while it is read is never taken for a mixture of the two. Cites I5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.uploads import database, memory, put_upload
+
+from akosha.errors import InvalidUploadError, ObjectMissingError
+from akosha.lake.local_store import LocalStore
+from akosha.lake.objects import ObjectInfo, ObjectStore
+from akosha.uploads.discovery import list_manifests
+from akosha.uploads.memos import UploadRef
+from akosha.uploads.prepare import FetchedUpload, Source, fetch
+from akosha.uploads.schedule import Scope
+
+pytestmark = pytest.mark.integration
+
+NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
+GRAPH = "knowledge_graph.duckdb"
+
+
+@dataclass
+class ReplacedStore:
+    """A store whose `number`-th read of an object happens right after its upload was written anew; 0 = never."""
+
+    store: ObjectStore
+    again: Callable[[], object]
+    number: int
+    asked: list[str]
+
+    def read(self, key: str, *, max_bytes: int) -> tuple[ObjectInfo, bytes]:
+        self._ask("read", key)
+        return self.store.read(key, max_bytes=max_bytes)
+
+    def download(self, key: str, path: Path, *, max_bytes: int = 0) -> ObjectInfo:
+        self._ask("download", key)
+        return self.store.download(key, path, max_bytes=max_bytes)
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        self._ask("stat", key)
+        return self.store.stat(key)
+
+    def _ask(self, what: str, key: str) -> None:
+        self.asked.append(f"{what} {key.rpartition('/')[2]}")
+        if len(self.asked) == self.number:
+            self.again()
+
+
+def sound(text: str) -> bytes:
+    return database({"conversations_v2": [memory("a", text, NOW)]})
+
+
+def graph_beside(document: dict[str, Any]) -> None:
+    folder = document["files"][0]["path"].rpartition("/")[0]
+    document["files"].append(
+        {**document["files"][0], "name": GRAPH, "path": f"{folder}/{GRAPH}", "compression": "none"}
+    )
+
+
+@dataclass
+class Uploads:
+    """One system's uploads in a folder, and what reading the newest gives."""
+
+    store: LocalStore
+    folder: Path
+    with_graph: bool = False
+
+    def write(self, text: str) -> UploadRef:
+        key = put_upload(self.store, "laptop", NOW, sound(text), change=self._change(text))
+        (found,) = list_manifests(self.store, Scope("laptop/"), [])
+        assert found.manifest_key == key
+        return found
+
+    def fetch(self, ref: UploadRef, *, replaced_at: int = 0) -> tuple[FetchedUpload | None, list[str]]:
+        """What comes of it, None = it changed meanwhile; and what was asked for."""
+        asked: list[str] = []
+        store = ReplacedStore(self.store, lambda: self.write("second"), replaced_at, asked)
+        try:
+            return fetch(Source(store), ref, self.folder, max_bytes=1 << 30), asked  # type: ignore[arg-type]
+        except ObjectMissingError:
+            return None, asked
+
+    def _change(self, text: str) -> Callable[[dict[str, Any]], object]:
+        def change(document: dict[str, Any]) -> None:
+            document["metadata"]["of"] = text
+            if self.with_graph:
+                graph_beside(document)
+                self.store.put(document["files"][1]["path"], sound(f"graph of {text}"))
+
+        return change
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Uploads:
+    (tmp_path / "fetched").mkdir()
+    return Uploads(LocalStore(tmp_path / "uploads", setting="AKOSHA_UPLOADS_URL"), tmp_path / "fetched")
+
+
+def test_the_only_object_is_read_before_its_manifest_and_nothing_is_asked_afterwards(uploads: Uploads):
+    ref = uploads.write("first")
+    assert ref.beside == "reflection.duckdb"
+    fetched, asked = uploads.fetch(ref)
+    assert asked == ["download reflection.duckdb", "read manifest.json"]
+    assert fetched is not None
+    assert fetched.records is not None
+    assert fetched.records.read_bytes() == sound("first")
+
+
+@pytest.mark.parametrize("replaced_at", [1, 2])
+def test_an_upload_replaced_before_or_after_its_object_was_read_comes_again(uploads: Uploads, replaced_at: int):
+    assert uploads.fetch(uploads.write("first"), replaced_at=replaced_at)[0] is None
+
+
+def test_objects_read_after_the_manifest_are_followed_by_another_look_at_it(uploads: Uploads):
+    uploads.with_graph = True
+    ref = uploads.write("first")
+    assert ref.beside == ""
+    asked = ["read manifest.json", "download reflection.duckdb", f"download {GRAPH}", "stat manifest.json"]
+    fetched, found = uploads.fetch(ref)
+    assert fetched is not None
+    assert found == asked
+
+
+@pytest.mark.parametrize("replaced_at", [1, 2, 3, 4])
+def test_an_upload_of_two_objects_that_is_replaced_at_any_moment_comes_again(uploads: Uploads, replaced_at: int):
+    uploads.with_graph = True
+    assert uploads.fetch(uploads.write("first"), replaced_at=replaced_at)[0] is None
+
+
+def test_the_hint_of_a_listing_is_not_believed(uploads: Uploads):
+    """Another object may have come, or that one may have gone, between the listing and now."""
+    ref = uploads.write("first")
+    uploads.store.put(f"{ref.manifest_key.rpartition('/')[0]}/other", b"not named by the manifest")
+    fetched, asked = uploads.fetch(replace(ref, beside="other"))
+    assert fetched is not None
+    assert fetched.records is not None
+    assert fetched.records.read_bytes() == sound("first")
+    assert asked[-1] == "stat manifest.json"
+
+
+def test_an_object_that_is_gone_is_missed_by_its_manifest(uploads: Uploads):
+    ref = uploads.write("first")
+    uploads.store.delete(f"{ref.manifest_key.rpartition('/')[0]}/{ref.beside}")
+    with pytest.raises(InvalidUploadError, match="which is not in the store") as refused:
+        uploads.fetch(ref)
+    assert refused.value.reason == "missing-object"
