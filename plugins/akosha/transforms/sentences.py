@@ -41,10 +41,8 @@ def sentences(text: str) -> list[str]:
     Returns:
         Sentences in the order of the text, each one line.
     """
-    found: list[str] = []
-    for paragraph in _paragraphs(without_fences(text)):
-        found += _split(paragraph)
-    return list(map(shorten, filter(_WORD.search, found)))
+    found = map(str.strip, _split(_paragraphs(without_fences(text))).split("\n"))
+    return [line if len(line) <= MAX_SENTENCE_CHARACTERS else shorten(line) for line in found if _WORD.search(line)]
 
 
 def without_fences(text: str) -> str:
@@ -63,9 +61,9 @@ def shorten(sentence: str) -> str:
     return (kept[:blank] if blank > 0 else kept).rstrip() + "…"
 
 
-def _paragraphs(text: str) -> list[str]:
-    """Runs of lines that belong together, each joined to one line without its list or heading marker."""
-    paragraphs: list[list[str]] = []
+def _paragraphs(text: str) -> str:
+    """The text with one line for each run of lines that belong together, without its list or heading marker."""
+    parts: list[str] = []
     wrapped = False
     for line in text.split("\n"):
         content = line.strip()
@@ -79,27 +77,19 @@ def _paragraphs(text: str) -> list[str]:
             if marker := _MARKER.match(line):
                 content = line[marker.end() :].strip()
                 wrapped = False
-        if wrapped:
-            paragraphs[-1].append(content)
-        else:
-            paragraphs.append([content])
+        parts += (" " if wrapped else "\n", content)
         wrapped = len(content) >= _WRAPPED_CHARACTERS
-    return [" ".join(lines) for lines in paragraphs]
+    return "".join(parts)
 
 
-def _split(paragraph: str) -> list[str]:
-    """The sentences of a paragraph; the last one may be empty."""
-    pieces = _END.split(paragraph)
-    if len(pieces) == 1:
-        return pieces
-    found: list[str] = []
-    first = 0
+def _split(paragraphs: str) -> str:
+    """Paragraphs, each a line, with a line for each of their sentences."""
+    pieces = _END.split(paragraphs)
     for index in range(1, len(pieces), 2):
-        if not _goes_on(pieces[index - 1], pieces[index], pieces[index + 1]):
-            found.append("".join(pieces[first : index + 1]).strip())
-            first = index + 1
-    found.append("".join(pieces[first:]).strip())
-    return found
+        end = pieces[index]
+        if "\n" not in end and not _goes_on(pieces[index - 1], end, pieces[index + 1]):
+            pieces[index] = f"{end}\n"
+    return "".join(pieces)
 
 
 def _goes_on(before: str, end: str, after: str) -> bool:
@@ -109,8 +99,8 @@ def _goes_on(before: str, end: str, after: str) -> bool:
     following = after[:1]
     if end[1] in ".!?":
         return end[1] == "." and following.islower()
-    # 24 characters hold every abbreviation that is known here.
-    words = before[-24:].rsplit(None, 1)
+    # 24 characters hold every abbreviation that is known here; what stands in a paragraph before is none.
+    words = before[-24:].rpartition("\n")[2].rsplit(None, 1)
     word = words[-1].strip("([\"'*_") if words else ""
     if len(word) == 1 and word.isupper() and word != "I":
         return True
