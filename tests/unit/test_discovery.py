@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -234,6 +235,28 @@ def test_a_budget_leaves_the_rest_over_and_always_lists_something(uploads: Local
         seen |= listed.systems
         scopes = listed.left
     assert (seen, scopes) == (set(SYSTEMS), [])
+
+
+class MeetingStore(LocalStore):
+    """Answers the listing of a scope only when that of another one has been asked for as well."""
+
+    meeting = threading.Barrier(2, timeout=20)
+
+    def list(self, prefix: str, *, start_after: str = "", limit: int = 0) -> Iterator[ObjectInfo]:
+        self.meeting.wait()
+        return super().list(prefix, start_after=start_after, limit=limit)
+
+
+def test_scopes_are_listed_together_and_come_in_order(uploads: LocalStore, lake: LocalStore):
+    for system_id in SYSTEMS:
+        put(uploads, system_id, "20261120_120000")
+        uploads.put(f"systems/{system_id}/uploads/line\nbreak/manifest.json", b"x")
+    scopes = [scope_of(system_id) for system_id in SYSTEMS]
+    one_by_one = [discover(uploads, lake, [scope]) for scope in scopes]
+    together = discover(MeetingStore(uploads.root, setting="AKOSHA_UPLOADS_URL"), lake, scopes)
+    assert together.due == [ref for found in one_by_one for ref in found.due]
+    assert together.unusable == [key for found in one_by_one for key in found.unusable]
+    assert (together.scopes, len(together.unusable)) == (len(SYSTEMS), len(SYSTEMS))
 
 
 def test_manifests_under_keys_that_cannot_be_one_are_named(uploads: LocalStore, lake: LocalStore):

@@ -34,7 +34,7 @@ class LocalStore:
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Create by `os.link` of a fsynced temporary file: a crash never leaves an empty or torn object."""
-        self.requests.others += 1
+        self.requests.count_other()
         with self._temporary(key) as (temporary, final):
             _write_synced(temporary, data)
             try:
@@ -47,7 +47,7 @@ class LocalStore:
 
     def put(self, key: str, data: bytes) -> None:
         """Write by atomic rename."""
-        self.requests.others += 1
+        self.requests.count_other()
         with self._temporary(key) as (temporary, final):
             _write_synced(temporary, data)
             with around("rename"):
@@ -56,7 +56,7 @@ class LocalStore:
 
     def upload(self, key: str, path: Path) -> None:
         """Link the file in where the file system allows it, else copy it."""
-        self.requests.others += 1
+        self.requests.count_other()
         with self._temporary(key) as (temporary, final):
             try:
                 with around("upload"):
@@ -73,19 +73,19 @@ class LocalStore:
 
     def get(self, key: str) -> bytes:
         """Read a whole file."""
-        self.requests.others += 1
+        self.requests.count_other()
         with self._reading(key), around("read"):
             return self._file(key).read_bytes()
 
     def read(self, key: str, *, max_bytes: int) -> tuple[ObjectInfo, bytes]:
         """Read a whole file that stays as it is meanwhile."""
-        self.requests.others += 1
+        self.requests.count_other()
         with self._unchanged(key) as found, around("read"):
             return found, self._file(key).read_bytes() if found.size_bytes <= max_bytes else b""
 
     def download(self, key: str, path: Path, *, max_bytes: int = 0) -> ObjectInfo:
         """Copy out a file that stays as it is meanwhile."""
-        self.requests.others += 1
+        self.requests.count_other()
         with self._unchanged(key) as found:
             if 0 < max_bytes < found.size_bytes:
                 return found
@@ -101,13 +101,13 @@ class LocalStore:
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Size and times of a file."""
-        self.requests.others += 1
+        self.requests.count_other()
         with around("stat"):
             return self._look(key)
 
     def list(self, prefix: str, *, start_after: str = "", limit: int = 0) -> Iterator[ObjectInfo]:
         """Walk the folder that holds `prefix`, in order of keys."""
-        self.requests.lists += 1
+        self.requests.count_list()
         point("list")
         folder = self.root / prefix if prefix.endswith("/") or not prefix else (self.root / prefix).parent
         keys = sorted(key for key in self._keys(folder) if key.startswith(prefix) and key > start_after)
@@ -118,7 +118,7 @@ class LocalStore:
 
     def list_folders(self, prefix: str) -> Sequence[str]:
         """Folders directly below `prefix` in which some file lies, however deep."""
-        self.requests.lists += 1
+        self.requests.count_list()
         point("list")
         try:
             with self._reading(prefix), os.scandir(self.root / prefix) as entries:
@@ -129,7 +129,7 @@ class LocalStore:
 
     def delete(self, key: str) -> None:
         """Unlink a file."""
-        self.requests.others += 1
+        self.requests.count_other()
         with around("delete"):
             (self.root / key).unlink(missing_ok=True)
 

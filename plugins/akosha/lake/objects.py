@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from threading import Lock
 from typing import Protocol
 
 
@@ -22,12 +23,23 @@ class ObjectInfo:
     modified: datetime
 
 
-@dataclass(slots=True)
 class Requests:
-    """Requests made of a store since it was opened: listings, of which each page is one, and all others."""
+    """Requests made of a store since it was opened, by any thread: listings, of which each page is one, and all others."""
 
-    lists: int = 0
-    others: int = 0
+    def __init__(self) -> None:
+        self.lists = 0
+        self.others = 0
+        self._lock = Lock()
+
+    def count_list(self) -> None:
+        """One more page of a listing."""
+        with self._lock:
+            self.lists += 1
+
+    def count_other(self) -> None:
+        """One more of the others."""
+        with self._lock:
+            self.others += 1
 
     @property
     def total(self) -> int:

@@ -110,7 +110,7 @@ class S3Store:
         """PUT with ``If-None-Match: *``. 412 = something is there; 409, 5xx and lost answers = not known."""
         from botocore.exceptions import ClientError
 
-        self.requests.others += 1
+        self.requests.count_other()
         try:
             with around("conditional put"):
                 self._client.put_object(Bucket=self._bucket, Key=self._prefix + key, Body=data, IfNoneMatch="*")
@@ -246,11 +246,11 @@ class S3Store:
         return taken, check.hexdigest() if check else "", promised
 
     def _call(self, key: str, request: Callable[[], Any]) -> Any:  # noqa: ANN401 - boto3 answers are untyped
-        self.requests.others += 1
+        self.requests.count_other()
         return self._ask(key, request)
 
     def _page(self, prefix: str, query: dict[str, Any]) -> Any:  # noqa: ANN401 - boto3 answers are untyped
-        self.requests.lists += 1
+        self.requests.count_list()
         return self._ask(prefix, lambda: self._client.list_objects_v2(**query))
 
     def _ask(self, key: str, request: Callable[[], Any]) -> Any:  # noqa: ANN401 - boto3 answers are untyped

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Final
 
 from akosha.errors import InvalidUploadError
@@ -25,6 +27,7 @@ MANIFEST: Final = "/manifest.json"
 MAX_DEPTH: Final = 8
 # So many uploads are held before their memos are looked up: it bounds memory, and comes to few listings of a shard.
 CHUNK: Final = 20_000
+LISTED_AT_ONCE: Final = 8  # scopes: a listing waits for its store far longer than it computes
 # Days without uploads that a listing of memos reads past rather than start again.
 DAY_GAP: Final = timedelta(days=3)
 
@@ -77,17 +80,19 @@ def discover(
     found = Discovery()
     spent = _Spent(uploads, lake)
     seen: dict[str, UploadRef] = {}
-    for number, scope in enumerate(scopes):
-        if budget and number and spent.lists + len({ref.shard for ref in seen.values()}) >= budget:
-            found.left = list(scopes[number:])
-            break
-        found.scopes += 1
-        for ref in list_manifests(uploads, scope, found.unusable):
-            if wanted is None or wanted(ref):
-                seen[ref.manifest_key] = ref
-        if len(seen) >= CHUNK:
-            _take(found, lake, seen.values(), again=again)
-            seen.clear()
+    at_once = 1 if budget else LISTED_AT_ONCE  # what waits for the store costs no more together, but spends ahead
+    with ThreadPoolExecutor(at_once) as pool:
+        for number in range(0, len(scopes), at_once):
+            if budget and number and spent.lists + len({ref.shard for ref in seen.values()}) >= budget:
+                found.left = list(scopes[number:])
+                break
+            for listed in pool.map(partial(list_manifests, uploads), scopes[number : number + at_once]):
+                found.scopes += 1
+                found.unusable += listed.unusable
+                seen |= {ref.manifest_key: ref for ref in listed.refs if wanted is None or wanted(ref)}
+            if len(seen) >= CHUNK:
+                _take(found, lake, seen.values(), again=again)
+                seen.clear()
     _take(found, lake, seen.values(), again=again)
     return found
 
@@ -121,11 +126,17 @@ def _systems_below(
             yield from _systems_below(uploads, known, parents, f"{folder}/", depth + 1)
 
 
-def list_manifests(uploads: ObjectStore, scope: Scope, unusable: list[str]) -> Iterator[UploadRef]:
-    """Manifests of one scope in order of their keys.
+@dataclass(frozen=True, slots=True)
+class Manifests:
+    """Uploads of one scope in order of their keys, and manifests whose keys cannot be one (control characters, too long)."""
 
-    A manifest whose key cannot be one (control characters, too long) goes to `unusable`, for the operator to see.
-    """
+    refs: list[UploadRef] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+
+
+def list_manifests(uploads: ObjectStore, scope: Scope) -> Manifests:
+    """List one scope."""
+    result = Manifests()
     prefix = f"{SYSTEMS}{scope.prefix}"
     manifests: dict[str, ObjectInfo] = {}
     others: dict[str, list[ObjectInfo]] = defaultdict(list)
@@ -142,11 +153,12 @@ def list_manifests(uploads: ObjectStore, scope: Scope, unusable: list[str]) -> I
             key = split_upload_key(listed.key)
         except InvalidUploadError:
             if f"/{UPLOADS}/" in listed.key:
-                unusable.append(listed.key)
+                result.unusable.append(listed.key)
             continue
         found = others[folder]
         size, beside = sum(one.size_bytes for one in found), found[0].key[len(folder) + 1 :] if len(found) == 1 else ""
-        yield UploadRef(listed.key, listed.etag, key.system_id, key.upload_id, size, beside=beside)
+        result.refs.append(UploadRef(listed.key, listed.etag, key.system_id, key.upload_id, size, beside=beside))
+    return result
 
 
 class _Spent:
