@@ -8,9 +8,11 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
@@ -53,6 +55,7 @@ log = logging.getLogger(__name__)
 
 OPERATION: Final = "ingest"
 MAX_REPLANS: Final = 5
+FETCHED_AT_ONCE: Final = 8  # a fetch waits for its store longer than it computes
 ROUND_UPLOADS: Final = 64  # that share a commit
 ROUND_BYTES: Final = 256 << 20  # packed, as listed: what a round keeps on the local disk
 
@@ -158,8 +161,7 @@ class Ingester:
         good: list[tuple[UploadRef, datetime]] = []
         for round_refs in rounds(refs):
             with ExitStack() as stack:
-                fetched = [self._fetch(ref, outcome, stack) for ref in round_refs]
-                uploads = [_Upload(upload) for upload in fetched if upload is not None]
+                uploads = self._fetch(round_refs, outcome, stack)
                 try:
                     self._apply(shard, uploads, policy, outcome)
                 except ShardHeldError as held:
@@ -170,10 +172,21 @@ class Ingester:
         outcome.superseded = len(clear_superseded(self.lake.store, shard, good, self._who(), ambiguous=ambiguous))
         return outcome
 
-    def _fetch(self, ref: UploadRef, outcome: IngestOutcome, stack: ExitStack) -> FetchedUpload | None:
-        folder = stack.enter_context(self.lake.cache.scratch())
+    def _fetch(self, refs: Sequence[UploadRef], outcome: IngestOutcome, stack: ExitStack) -> list[_Upload]:
+        """Fetch a round, several uploads at a time. What is broken or has changed leaves it."""
+        folders = [stack.enter_context(self.lake.cache.scratch()) for _ in refs]
+        one = partial(fetch, self.source, max_bytes=self.lake.settings.sandbox_max_bytes)
+        with ThreadPoolExecutor(min(len(refs), FETCHED_AT_ONCE)) as pool:
+            fetching = [pool.submit(one, ref, folder) for ref, folder in zip(refs, folders, strict=True)]
+            try:
+                return [_Upload(upload) for upload in map(partial(self._fetched, outcome), refs, fetching) if upload]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # what has begun ends, and leaves its folder
+                raise
+
+    def _fetched(self, outcome: IngestOutcome, ref: UploadRef, fetching: Future[FetchedUpload]) -> FetchedUpload | None:
         try:
-            return fetch(self.source, ref, folder, max_bytes=self.lake.settings.sandbox_max_bytes)
+            return fetching.result()
         except InvalidUploadError as error:
             self._quarantine(ref, error, outcome)
         except ObjectMissingError:

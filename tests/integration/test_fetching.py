@@ -1,7 +1,8 @@
-"""An upload that is replaced while it is read is never taken for a mixture of the two. Cites I5."""
+"""Fetching uploads: several at a time; one that is replaced meanwhile is never taken for a mixture of the two. Cites I5."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -9,14 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.installation import Installation
 from tests.support.uploads import database, memory, put_upload
 
-from akosha.errors import InvalidUploadError, ObjectMissingError
+from akosha.errors import InvalidUploadError, ObjectMissingError, StoreUnavailableError
+from akosha.lake.lake import Lake
+from akosha.lake.layout import shard_of
 from akosha.lake.local_store import LocalStore
 from akosha.lake.objects import ObjectInfo, ObjectStore
+from akosha.lake.shard_log import Writer
 from akosha.uploads.discovery import list_manifests
+from akosha.uploads.ingest import Ingester, IngestOutcome
 from akosha.uploads.memos import UploadRef
 from akosha.uploads.prepare import FetchedUpload, Source, fetch
+from akosha.uploads.sandbox import Sandbox
 from akosha.uploads.schedule import Scope
 
 pytestmark = pytest.mark.integration
@@ -73,7 +80,7 @@ class Uploads:
 
     def write(self, text: str) -> UploadRef:
         key = put_upload(self.store, "laptop", NOW, sound(text), change=self._change(text))
-        (found,) = list_manifests(self.store, Scope("laptop/"), [])
+        (found,) = list_manifests(self.store, Scope("laptop/")).refs
         assert found.manifest_key == key
         return found
 
@@ -150,3 +157,56 @@ def test_an_object_that_is_gone_is_missed_by_its_manifest(uploads: Uploads):
     with pytest.raises(InvalidUploadError, match="which is not in the store") as refused:
         uploads.fetch(ref)
     assert refused.value.reason == "missing-object"
+
+
+class TogetherStore(LocalStore):
+    """Gives an object only when another one has been asked for as well; `broken` names one that it never gives."""
+
+    def __init__(self, store: ObjectStore, broken: str = "") -> None:
+        assert isinstance(store, LocalStore)
+        super().__init__(store.root, setting="AKOSHA_UPLOADS_URL")
+        self.broken = broken
+        self.meeting = threading.Barrier(2, timeout=20)
+
+    def download(self, key: str, path: Path, *, max_bytes: int = 0) -> ObjectInfo:
+        self.meeting.wait()
+        if self.broken and self.broken in key:
+            message = "the store does not answer"
+            raise StoreUnavailableError(message, key=key)
+        return super().download(key, path, max_bytes=max_bytes)
+
+
+SYSTEMS = [name for name in map("m-{}".format, range(20_000)) if shard_of(name) == 7][:6]
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Installation:
+    made = Installation.local(tmp_path)
+    Lake.create(made.settings, now=NOW)
+    return made
+
+
+def ingest(installation: Installation, store: ObjectStore) -> IngestOutcome:
+    refs = [ref for system in SYSTEMS for ref in list_manifests(installation.uploads, Scope(f"{system}/")).refs]
+    with Sandbox() as sandbox:
+        ingester = Ingester(installation.lake, Source(store), sandbox, Writer("run-1", 1, NOW))
+        return ingester.ingest_shard(7, refs)
+
+
+def test_uploads_of_a_round_are_fetched_together_and_a_broken_one_disturbs_no_other(installation: Installation):
+    for number, system in enumerate(SYSTEMS):
+        put_upload(installation.uploads, system, NOW, sound(system) if number != 2 else b"no database")
+    outcome = ingest(installation, TogetherStore(installation.uploads))
+    assert (outcome.applied, outcome.new, outcome.quarantined, outcome.commits) == (5, 5, 1, 1)
+    assert [reason["upload"].split("/")[1] for reason in outcome.reasons] == [SYSTEMS[2]]
+    assert set(installation.lake.shard(7).head().keys) == set(SYSTEMS) - {SYSTEMS[2]}
+
+
+def test_a_store_that_fails_in_the_middle_of_a_round_leaves_nothing_behind(installation: Installation):
+    for system in SYSTEMS:
+        put_upload(installation.uploads, system, NOW, sound(system))
+    with pytest.raises(StoreUnavailableError):
+        ingest(installation, TogetherStore(installation.uploads, broken=SYSTEMS[1]))
+    assert installation.lake.shard(7).head().version == 0
+    assert list((installation.lake.settings.cache / "scratch").iterdir()) == []
+    assert ingest(installation, installation.uploads).new == len(SYSTEMS)
