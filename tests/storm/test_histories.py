@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 from tests.support.dying_store import DiedError, DyingStore, Fuse
 from tests.support.histories import START, Snapshot, drawn_history, expected
 from tests.support.installation import Installation
-from tests.support.mutation_corpus import BorrowedSandbox, SmallSandbox
+from tests.support.mutation_corpus import SmallSandbox
 from tests.support.uploads import put_upload
 
 from akosha.jobs import ingest
@@ -81,7 +82,7 @@ def test_order_repetition_and_crashes_do_not_show(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sandbox: SmallSandbox
 ):
     """I1, I4, I6, I12, I13, I14, I18: the export equals the dictionary's and that of uploads taken in order."""
-    monkeypatch.setattr(ingest, "Sandbox", lambda: BorrowedSandbox(sandbox))
+    monkeypatch.setattr(ingest, "reading_process", lambda: nullcontext(sandbox))
     random = Random(seed)  # noqa: S311 - drawn again by its seed
     sandbox.inline_rows = random.choice([3, 4_096])
     history = drawn_history(random)

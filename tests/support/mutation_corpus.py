@@ -8,6 +8,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from math import ceil
@@ -118,7 +119,7 @@ class Corpus:
         """
         installation = Installation.local(self._folder, sandbox_max_bytes=32 << 20, workers=1)
         lake = Lake.create(installation.settings, now=datetime(2026, 11, 21, tzinfo=UTC))
-        patch.setattr(ingest, "Sandbox", lambda: BorrowedSandbox(self._sandbox))
+        patch.setattr(ingest, "reading_process", lambda: nullcontext(self._sandbox))
         shards = {(len(self.board.cases) * 7 + n * 51) % 256 for n in range(SHARDS)}
         attempts = {}
         for name in NAMES:
@@ -266,19 +267,6 @@ def _short(record: Record | None) -> str:
     if record is None:
         return "nothing"
     return f"{record.text[:60]!r} ({len(record.text):,} letters, {'a' if record.vector else 'no'} vector)"
-
-
-class BorrowedSandbox:
-    """A running sandbox, lent to one job after the other: starting it costs as much as reading ten uploads."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        self._sandbox = sandbox
-
-    def __enter__(self) -> Sandbox:
-        return self._sandbox
-
-    def __exit__(self, *_: object) -> None:
-        """It goes on running."""
 
 
 class SmallSandbox(Sandbox):

@@ -10,6 +10,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tests.integration.small_lake import NOW
 from tests.support.installation import Installation
-from tests.support.mutation_corpus import BorrowedSandbox, SmallSandbox
+from tests.support.mutation_corpus import SmallSandbox
 from tests.support.uploads import database, memory, put_upload, vectors
 
 from akosha import jobs
@@ -33,7 +34,7 @@ from akosha.lake.schemas import KEY
 from akosha.lake.shard_log import Writer
 from akosha.lake.sweep import sweep_shard
 from akosha.tiers.promote import promote_shard
-from akosha.uploads.sandbox import Sandbox
+from akosha.uploads.sandbox import reading_process
 
 SYSTEMS: Final = ("laptop-7", "desk-131")
 TABLE: Final = "conversations_v2"
@@ -196,12 +197,12 @@ def sweep(installation: Installation, first: int = 40) -> object:
 
 def share_sandbox(sandbox: SmallSandbox) -> None:
     """One reading process for all victims of this process: they read one after the other, and never die reading."""
-    ingest.Sandbox = lambda: BorrowedSandbox(sandbox)  # type: ignore[attr-defined]
+    ingest.reading_process = lambda: nullcontext(sandbox)  # type: ignore[attr-defined]
 
 
 def own_sandbox() -> None:
     """From now on every job of this process starts its own: what reads beside others must."""
-    ingest.Sandbox = Sandbox  # type: ignore[attr-defined]
+    ingest.reading_process = reading_process  # type: ignore[attr-defined]
 
 
 SETTINGS: Final[dict[str, object]] = {"workers": 1, "client_vectors": "keep", "batches": 1}
