@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from akosha import __version__
 from akosha.errors import (
     AkoshaError,
     CommitUnknownError,
@@ -74,6 +75,7 @@ def make_client(endpoint_url: str) -> BaseClient:
         connect_timeout=5,
         read_timeout=READ_TIMEOUT_SECONDS,
         retries={"mode": "standard", "total_max_attempts": 4},
+        user_agent=f"akosha/{__version__}",  # botocore's own has forty parts, put together anew for every request
         **own,
     )
     try:
