@@ -151,6 +151,20 @@ def test_the_hint_of_a_listing_is_not_believed(uploads: Uploads):
     assert asked[-1] == "stat manifest.json"
 
 
+def test_an_object_that_is_named_twice_is_fetched_twice_and_the_manifest_looked_at_again(uploads: Uploads):
+    def twice(document: dict[str, Any]) -> None:
+        document["files"].append({**document["files"][0], "name": GRAPH})
+
+    put_upload(uploads.store, "laptop", NOW, sound("first"), change=twice)
+    (ref,) = list_manifests(uploads.store, Scope("laptop/")).refs
+    fetched, asked = uploads.fetch(ref)
+    assert fetched is not None
+    assert fetched.records is not None
+    assert fetched.graph is not None
+    assert fetched.records.read_bytes() == fetched.graph.read_bytes() == sound("first")
+    assert asked[-3:] == ["download reflection.duckdb", "download reflection.duckdb", "stat manifest.json"]
+
+
 def test_an_object_that_is_gone_is_missed_by_its_manifest(uploads: Uploads):
     ref = uploads.write("first")
     uploads.store.delete(f"{ref.manifest_key.rpartition('/')[0]}/{ref.beside}")

@@ -111,13 +111,15 @@ def fetch(source: Source, ref: UploadRef, folder: Path, *, max_bytes: int) -> Fe
     facts: dict[str, Any] = {"manifest_time": manifest.timestamp.isoformat(), "notes": list(manifest.notes)}
     records, graph, unpacked = None, None, Unpacked("", 0, 0)
     file = manifest.memories or manifest.reflection
+    named = [_relative(one, source) for one in (file, manifest.knowledge_graph) if one is not None]
+    if ahead is not None and named != [ahead.key]:
+        ahead = None
     if file is not None:
         records, unpacked, facts["file"] = _fetch(source, file, folder, max_bytes, ahead)
     if manifest.knowledge_graph is not None:
         with _of_the_graph(manifest.knowledge_graph):
             graph, _, facts["knowledge_graph"] = _fetch(source, manifest.knowledge_graph, folder, max_bytes, ahead)
-    named = {_relative(one, source) for one in (file, manifest.knowledge_graph) if one is not None}
-    if named - ({ahead.key} if ahead else set()):  # what was read after the manifest may be of another upload
+    if ahead is None:  # what was read after the manifest may be of another upload
         _require_same(ref, source.store.stat(ref.manifest_key))
     return FetchedUpload(ref, manifest, folder, records, unpacked.xxh128, graph, facts)
 
@@ -304,7 +306,7 @@ def _fetch(
 ) -> tuple[Path, Unpacked, dict[str, Any]]:
     """Download, unless that was done ahead, and unpack one file; where it lies, what it is, what the memo will say of it."""
     key, packed, target = _relative(file, source), folder / PACKED, folder / file.name
-    found = ahead if ahead is not None and ahead.key == key else _download(source.store, file, key, packed, max_bytes)
+    found = ahead or _download(source.store, file, key, packed, max_bytes)
     _require_fetched(file, found, max_bytes)
     promise: dict[str, Any] = {"compression": file.compression, "max_bytes": max_bytes, "checksum": file.checksum}
     with about_object(key, found.etag, found.size_bytes):
