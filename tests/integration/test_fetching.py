@@ -1,8 +1,12 @@
-"""Fetching uploads: several at a time; one that is replaced meanwhile is never taken for a mixture of the two. Cites I5."""
+"""Fetching uploads: several at a time; one that is replaced meanwhile never becomes a mixture of the two. Cites I5."""
 
 from __future__ import annotations
 
+import gzip
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,7 +17,15 @@ import pytest
 from tests.support.installation import Installation
 from tests.support.uploads import database, memory, put_upload
 
-from akosha.errors import InvalidUploadError, ObjectMissingError, StoreUnavailableError
+from akosha.errors import (
+    AkoshaError,
+    DiskFullError,
+    InvalidUploadError,
+    ObjectMissingError,
+    StoppedError,
+    StoreUnavailableError,
+)
+from akosha.jobs.stopping import stoppable
 from akosha.lake.lake import Lake
 from akosha.lake.layout import shard_of
 from akosha.lake.local_store import LocalStore
@@ -22,7 +34,7 @@ from akosha.lake.shard_log import Writer
 from akosha.uploads.discovery import list_manifests
 from akosha.uploads.ingest import Ingester, IngestOutcome
 from akosha.uploads.memos import UploadRef
-from akosha.uploads.prepare import FetchedUpload, Source, fetch
+from akosha.uploads.prepare import AHEAD_BYTES, FetchedUpload, Source, fetch
 from akosha.uploads.sandbox import Sandbox
 from akosha.uploads.schedule import Scope
 
@@ -165,6 +177,54 @@ def test_an_object_that_is_named_twice_is_fetched_twice_and_the_manifest_looked_
     assert asked[-3:] == ["download reflection.duckdb", "download reflection.duckdb", "stat manifest.json"]
 
 
+def test_an_object_that_is_the_second_one_named_is_fetched_in_its_turn(uploads: Uploads):
+    """The other one lies deeper, where the listing does not look for what is beside the manifest."""
+
+    def deeper(document: dict[str, Any]) -> None:
+        (first,) = document["files"]
+        document["files"].append({**first, "name": GRAPH})
+        first["path"] = first["path"].replace("reflection", "deeper/reflection")
+        uploads.store.put(first["path"], gzip.compress(sound("deeper")))
+
+    put_upload(uploads.store, "laptop", NOW, sound("beside"), change=deeper)
+    (ref,) = list_manifests(uploads.store, Scope("laptop/")).refs
+    assert ref.beside == "reflection.duckdb"
+    fetched, asked = uploads.fetch(ref)
+    assert fetched is not None
+    assert fetched.records is not None
+    assert fetched.graph is not None
+    assert (fetched.records.read_bytes(), fetched.graph.read_bytes()) == (sound("deeper"), sound("beside"))
+    assert asked[-1] == "stat manifest.json"
+
+
+@pytest.mark.parametrize("fault", [DiskFullError("no room"), StoreUnavailableError("no answer")])
+def test_a_broken_manifest_is_set_aside_whatever_became_of_the_object_beside_it(
+    uploads: Uploads, fault: AkoshaError, monkeypatch: pytest.MonkeyPatch
+):
+    def fails(_store: object, _key: str, path: Path, **_: object) -> ObjectInfo:
+        path.write_bytes(b"half")
+        raise fault
+
+    put_upload(uploads.store, "laptop", NOW, sound("first"), change=dict.clear)
+    (ref,) = list_manifests(uploads.store, Scope("laptop/")).refs
+    monkeypatch.setattr(LocalStore, "download", fails)
+    with pytest.raises(InvalidUploadError) as refused:
+        uploads.fetch(ref)
+    assert refused.value.reason == "invalid-manifest"
+    assert list(uploads.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("listed", [0, AHEAD_BYTES + 1])
+def test_a_large_object_waits_for_its_manifest(uploads: Uploads, listed: int):
+    """Also where the listing said that it is small."""
+    ref = uploads.write("first")
+    (uploads.store.root / ref.manifest_key).with_name(ref.beside).write_bytes(bytes(AHEAD_BYTES + 1))
+    with pytest.raises(InvalidUploadError):
+        uploads.fetch(replace(ref, packed_bytes=listed))
+    _, asked = uploads.fetch(replace(uploads.write("first"), packed_bytes=AHEAD_BYTES + 1))
+    assert asked == ["read manifest.json", "download reflection.duckdb", "stat manifest.json"]
+
+
 def test_an_object_that_is_gone_is_missed_by_its_manifest(uploads: Uploads):
     ref = uploads.write("first")
     uploads.store.delete(f"{ref.manifest_key.rpartition('/')[0]}/{ref.beside}")
@@ -214,6 +274,26 @@ def test_uploads_of_a_round_are_fetched_together_and_a_broken_one_disturbs_no_ot
     assert (outcome.applied, outcome.new, outcome.quarantined, outcome.commits) == (5, 5, 1, 1)
     assert [reason["upload"].split("/")[1] for reason in outcome.reasons] == [SYSTEMS[2]]
     assert set(installation.lake.shard(7).head().keys) == set(SYSTEMS) - {SYSTEMS[2]}
+
+
+def test_sigterm_waits_for_no_transfer(installation: Installation):
+    for system in SYSTEMS:
+        put_upload(installation.uploads, system, NOW, sound(system))
+    store = TogetherStore(installation.uploads)
+    store.meeting = threading.Barrier(99)  # nobody ever comes
+
+    def stop() -> None:
+        while store.meeting.n_waiting < len(SYSTEMS):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()
+    with pytest.raises(StoppedError), stoppable():
+        ingest(installation, store)
+    assert store.meeting.n_waiting == len(SYSTEMS), "all of them still wait"
+    assert list((installation.lake.settings.cache / "scratch").iterdir()) == []
+    store.meeting.abort()
+    assert ingest(installation, installation.uploads).new == len(SYSTEMS)
 
 
 def test_a_store_that_fails_in_the_middle_of_a_round_leaves_nothing_behind(installation: Installation):

@@ -100,7 +100,7 @@ class FileCache:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A private folder for work in progress, removed at the end."""
+        """A private folder for work in progress, removed at the end; a thread that still works there finds it gone."""
         parent = self._folder / "scratch"
         with self._writing(), around("scratch"):
             parent.mkdir(parents=True, exist_ok=True)
@@ -109,7 +109,7 @@ class FileCache:
             yield folder
         finally:
             with around("scratch removal"):
-                shutil.rmtree(folder)
+                shutil.rmtree(folder.rename(folder.with_name(f"{folder.name}.gone")))
 
     def clear_scratch(self, *, before: datetime) -> int:
         """Remove private folders in which nothing has been written since an instant: those of killed processes.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -21,6 +20,7 @@ from akosha.uploads.manifest import split_upload_key
 from akosha.uploads.memos import UNDATED, KnownMemos, UploadRef, quarantined_names
 from akosha.uploads.memos import known_memos as memos_of_days
 from akosha.uploads.schedule import UPLOADS, Scope, second_of
+from akosha.uploads.together import together
 
 SYSTEMS: Final = "systems/"
 MANIFEST: Final = "/manifest.json"
@@ -80,19 +80,19 @@ def discover(
     found = Discovery()
     spent = _Spent(uploads, lake)
     seen: dict[str, UploadRef] = {}
-    at_once = 1 if budget else LISTED_AT_ONCE  # what waits for the store costs no more together, but spends ahead
-    with ThreadPoolExecutor(at_once) as pool:
-        for number in range(0, len(scopes), at_once):
-            if budget and number and spent.lists + len({ref.shard for ref in seen.values()}) >= budget:
-                found.left = list(scopes[number:])
-                break
-            for listed in pool.map(partial(list_manifests, uploads), scopes[number : number + at_once]):
-                found.scopes += 1
-                found.unusable += listed.unusable
-                seen |= {ref.manifest_key: ref for ref in listed.refs if wanted is None or wanted(ref)}
-            if len(seen) >= CHUNK:
-                _take(found, lake, seen.values(), again=again)
-                seen.clear()
+    at_once = 1 if budget else LISTED_AT_ONCE  # under a budget the next one depends on what is left
+    for number in range(0, len(scopes), at_once):
+        if budget and number and spent.lists + len({ref.shard for ref in seen.values()}) >= budget:
+            found.left = list(scopes[number:])
+            break
+        for future in together(partial(list_manifests, uploads), scopes[number : number + at_once], at_once):
+            listed = future.result()
+            found.scopes += 1
+            found.unusable += listed.unusable
+            seen |= {ref.manifest_key: ref for ref in listed.refs if wanted is None or wanted(ref)}
+        if len(seen) >= CHUNK:
+            _take(found, lake, seen.values(), again=again)
+            seen.clear()
     _take(found, lake, seen.values(), again=again)
     return found
 
@@ -139,7 +139,7 @@ def list_manifests(uploads: ObjectStore, scope: Scope) -> Manifests:
     result = Manifests()
     prefix = f"{SYSTEMS}{scope.prefix}"
     manifests: dict[str, ObjectInfo] = {}
-    others: dict[str, list[ObjectInfo]] = defaultdict(list)
+    others: dict[str, _Others] = defaultdict(_Others)
     for listed in uploads.list(prefix, start_after=f"{prefix}{scope.since}" if scope.since else ""):
         if scope.until and listed.key[len(prefix) :] >= scope.until:
             break
@@ -147,7 +147,7 @@ def list_manifests(uploads: ObjectStore, scope: Scope) -> Manifests:
         if listed.key.endswith(MANIFEST):
             manifests[folder] = listed
         else:
-            others[folder].append(listed)
+            others[folder].add(listed)
     for folder, listed in manifests.items():
         try:
             key = split_upload_key(listed.key)
@@ -156,9 +156,23 @@ def list_manifests(uploads: ObjectStore, scope: Scope) -> Manifests:
                 result.unusable.append(listed.key)
             continue
         found = others[folder]
-        size, beside = sum(one.size_bytes for one in found), found[0].key[len(folder) + 1 :] if len(found) == 1 else ""
-        result.refs.append(UploadRef(listed.key, listed.etag, key.system_id, key.upload_id, size, beside=beside))
+        beside = found.name if found.count == 1 else ""
+        result.refs.append(UploadRef(listed.key, listed.etag, key.system_id, key.upload_id, found.bytes, beside=beside))
     return result
+
+
+@dataclass(slots=True)
+class _Others:
+    """What lies beside a manifest: how many objects, how large together, and the name of one of them."""
+
+    count: int = 0
+    bytes: int = 0
+    name: str = ""
+
+    def add(self, listed: ObjectInfo) -> None:
+        self.count += 1
+        self.bytes += listed.size_bytes
+        self.name = listed.key.rpartition("/")[2]
 
 
 class _Spent:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from concurrent.futures import Future
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final
@@ -49,6 +48,7 @@ from akosha.uploads.refused_rows import refused_document, write_refused_rows
 from akosha.uploads.sandbox import Sandbox
 from akosha.uploads.sources import RowFaults
 from akosha.uploads.texts import WantedRows, wanted_rows
+from akosha.uploads.together import together
 from akosha.uploads.upsert import COUNTED, Arrival, Rules, Snapshot, UpsertPlan, plan_upserts
 
 log = logging.getLogger(__name__)
@@ -175,18 +175,18 @@ class Ingester:
     def _fetch(self, refs: Sequence[UploadRef], outcome: IngestOutcome, stack: ExitStack) -> list[_Upload]:
         """Fetch a round, several uploads at a time. What is broken or has changed leaves it."""
         folders = [stack.enter_context(self.lake.cache.scratch()) for _ in refs]
-        one = partial(fetch, self.source, max_bytes=self.lake.settings.sandbox_max_bytes)
-        with ThreadPoolExecutor(min(len(refs), FETCHED_AT_ONCE)) as pool:
-            fetching = [pool.submit(one, ref, folder) for ref, folder in zip(refs, folders, strict=True)]
-            try:
-                return [_Upload(upload) for upload in map(partial(self._fetched, outcome), refs, fetching) if upload]
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # what has begun ends, and leaves its folder
-                raise
+        most = self.lake.settings.sandbox_max_bytes
 
-    def _fetched(self, outcome: IngestOutcome, ref: UploadRef, fetching: Future[FetchedUpload]) -> FetchedUpload | None:
+        def one(upload: tuple[UploadRef, Path]) -> FetchedUpload:
+            return fetch(self.source, *upload, max_bytes=most)
+
+        with closing(together(one, list(zip(refs, folders, strict=True)), FETCHED_AT_ONCE)) as fetching:
+            found = [self._fetched(outcome, ref, future) for ref, future in zip(refs, fetching, strict=True)]
+        return [_Upload(upload) for upload in found if upload is not None]
+
+    def _fetched(self, outcome: IngestOutcome, ref: UploadRef, future: Future[FetchedUpload]) -> FetchedUpload | None:
         try:
-            return fetching.result()
+            return future.result()
         except InvalidUploadError as error:
             self._quarantine(ref, error, outcome)
         except ObjectMissingError:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from akosha.errors import InvalidUploadError, ObjectMissingError
+from akosha.errors import AkoshaError, InvalidUploadError, ObjectMissingError
 from akosha.lake import files
 from akosha.lake.graph_schema import ENTITY, OBSERVATION, RELATION
 from akosha.lake.objects import ObjectInfo, ObjectStore
@@ -34,6 +34,7 @@ from akosha.uploads.upsert import ARRIVED, LARGE_ROWS, duplicates
 MICROSECOND: Final = timedelta(microseconds=1)
 KNOWN_FROM_BYTES: Final = 16 << 20  # below, digesting the texts costs less than preparing the known ones
 PACKED: Final = "packed"
+AHEAD_BYTES: Final = 16 << 20  # a larger object costs so much more than another request that it waits for its manifest
 BELIEVED_AHEAD: Final = timedelta(days=1)  # how far a client's clock may be ahead of the store's
 
 
@@ -105,7 +106,7 @@ def fetch(source: Source, ref: UploadRef, folder: Path, *, max_bytes: int) -> Fe
         RetryableError: the store or the disk failed; nothing is known about the upload.
     """
     full_key = f"{source.prefix}/{ref.manifest_key}" if source.prefix else ref.manifest_key
-    ahead = _ahead(source.store, ref, folder / PACKED, max_bytes)
+    ahead = _ahead(source.store, ref, folder / PACKED)
     found, data = _manifest(source.store, ref)
     manifest = _dated(parse_manifest(full_key, data, source.prefix), found)
     facts: dict[str, Any] = {"manifest_time": manifest.timestamp.isoformat(), "notes": list(manifest.notes)}
@@ -291,14 +292,20 @@ def _manifest(store: ObjectStore, ref: UploadRef) -> tuple[ObjectInfo, bytes]:
     return found, data
 
 
-def _ahead(store: ObjectStore, ref: UploadRef, packed: Path, max_bytes: int) -> ObjectInfo | None:
-    """The only object beside a manifest, downloaded before that is read, so that nothing has to be asked afterwards."""
-    if not ref.beside:
+def _ahead(store: ObjectStore, ref: UploadRef, packed: Path) -> ObjectInfo | None:
+    """The only object beside a manifest, if small, downloaded before that is read, so that nothing has to be asked afterwards.
+
+    What goes wrong here is nobody's fault yet: the manifest may not even name it.
+    """
+    if not ref.beside or ref.packed_bytes > AHEAD_BYTES:
         return None
+    key = f"{ref.manifest_key.rpartition('/')[0]}/{ref.beside}"
     try:
-        return store.download(f"{ref.manifest_key.rpartition('/')[0]}/{ref.beside}", packed, max_bytes=max_bytes)
-    except ObjectMissingError:
-        return None  # what that means depends on the manifest
+        found = store.download(key, packed, max_bytes=AHEAD_BYTES)
+    except AkoshaError:
+        packed.unlink(missing_ok=True)
+        return None
+    return found if found.size_bytes <= AHEAD_BYTES else None
 
 
 def _fetch(
