@@ -14,7 +14,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
+from multiprocessing import get_context
 from pathlib import Path
 
 import duckdb
@@ -24,6 +26,7 @@ import pyarrow.compute as pc
 import pytest
 
 from akosha.errors import DiskFullError, InvalidUploadError
+from akosha.jobs.run import _start_worker
 from akosha.transforms.times import EVIDENCE
 from akosha.uploads.manifest import Manifest, parse_manifest
 from akosha.uploads.reader import KEY_ROWS, TEXT_ROWS, attach, connect, kind_of
@@ -549,6 +552,39 @@ except TimeoutError:
     first, second, third = map(int, done.stdout.split())
     assert first == second != third
     assert not any(map(running, (first, third)))
+
+
+def reader_of_a_batch() -> int:
+    with reading_process() as sandbox:
+        return sandbox.start()
+
+
+def test_batches_of_a_pool_worker_share_one_reading_process_that_ends_with_it():
+    with ProcessPoolExecutor(1, get_context("spawn"), initializer=_start_worker, initargs=(False,)) as pool:
+        first, second = (pool.submit(reader_of_a_batch).result() for _ in range(2))
+    assert first == second
+    assert not running(first)
+
+
+def test_a_pool_ends_with_a_starter_that_is_killed():
+    script = """
+from concurrent.futures import ProcessPoolExecutor; from multiprocessing import get_context; import os, time
+from akosha.jobs.run import _start_worker
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_start_worker, initargs=(False,))
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(600)
+"""
+    environment = {"PYTHONPATH": str(ROOT / "plugins")}
+    starter = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)
+    with starter:
+        worker = int(starter.stdout.readline())
+        assert running(worker)
+        starter.kill()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and running(worker):
+        time.sleep(0.02)
+    assert not running(worker)
 
 
 def test_batches_of_a_process_that_keeps_none_have_their_own():

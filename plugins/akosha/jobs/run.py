@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Final
 
@@ -157,10 +159,21 @@ def _in_processes(plan: Plan, workers: int, progress: Callable[[str], None]) -> 
 
 
 def _start_worker(shown: bool) -> None:  # noqa: FBT001 - the pool passes it by position
-    """A process of the pool: its batches share what is dear to start, and show progress where their starter does."""
+    """A process of the pool: its batches share what is dear to start, and show progress where their starter does.
+
+    It ends with its starter, also when that is killed: then nobody wants its results.
+    """
+    starter = parent_process()
+    if starter is not None:
+        threading.Thread(target=_end_with, args=(starter,), daemon=True).start()
     keep_reading_process()
     if shown:
         _show_progress()
+
+
+def _end_with(starter: BaseProcess) -> None:
+    starter.join()
+    os._exit(1)
 
 
 def _finish_partial(plan: Plan, results: list[Result]) -> PermanentError | None:
