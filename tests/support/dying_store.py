@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import Any
 
 from akosha.lake.objects import ObjectStore
@@ -24,13 +25,16 @@ class Fuse:
     def __init__(self, calls: int = 0, *, done: bool = False) -> None:
         self._left = calls or 1 << 60
         self._done = done
+        self._counting = Lock()
 
     def call(self, act: Any, *given: Any, **options: Any) -> Any:
         """Do a call, or die."""
-        self._left -= 1
-        if self._left > 0:
+        with self._counting:
+            self._left -= 1
+            left = self._left
+        if left > 0:
             return act(*given, **options)
-        if self._left == 0 and self._done:
+        if left == 0 and self._done:
             act(*given, **options)
         raise DiedError
 

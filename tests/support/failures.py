@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Lock
 from typing import Final
 
 from akosha.lake import failpoints
@@ -30,6 +31,9 @@ FAILURES: Final[dict[str, Callable[[], object]]] = {
 }
 
 
+COUNTING: Final = Lock()  # points are come to by several threads
+
+
 @dataclass
 class Failure:
     """Counts points and does `kind` at the one numbered `at`, from 1; ``0`` only counts. `fired` names that point."""
@@ -40,8 +44,10 @@ class Failure:
     fired: str = ""
 
     def __call__(self, name: str) -> None:
-        self.points += 1
-        if self.points == self.at:
+        with COUNTING:
+            self.points += 1
+            mine = self.points == self.at
+        if mine:
             self.fired = name
             FAILURES[self.kind]()
 
