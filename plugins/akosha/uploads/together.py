@@ -7,7 +7,7 @@ wait for whole downloads, or for the retries of a store that hangs.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from threading import Thread
 from typing import TypeVar
@@ -16,7 +16,7 @@ Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
-def together(do: Callable[[Item], Found], items: Sequence[Item], at_once: int) -> Iterator[Future[Found]]:
+def together(do: Callable[[Item], Found], items: Sequence[Item], at_once: int) -> Generator[Future[Found], None, None]:
     """Do something with every item, `at_once` of them at a time.
 
     When the iterator is left early, by an error or a signal, no more is begun; what runs is left to itself.
