@@ -79,8 +79,8 @@ def gateway(port: int, access: str, secret: str, *, store_bytes: int = 4 << 30) 
         user = ["--uid=benchmark", "--display-name=benchmark", f"--access-key={access}", f"--secret-key={secret}"]
         _run(folder, "radosgw-admin", "user", "create", *user)
         front = ["--rgw-frontends", f"beast endpoint=127.0.0.1:{port}"]
-        running.enter_context(_started(folder, "radosgw", "-f", "-n", "client.admin", *front))
-        _wait_for(f"http://127.0.0.1:{port}")
+        process = running.enter_context(_started(folder, "radosgw", "-f", "-n", "client.admin", *front))
+        _wait_for(f"http://127.0.0.1:{port}", process, folder / "radosgw.out")
         yield f"http://127.0.0.1:{port}"
 
 
@@ -96,11 +96,11 @@ def _run(folder: Path, *command: str) -> str:
 
 
 @contextmanager
-def _started(folder: Path, *command: str) -> Iterator[None]:
+def _started(folder: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
     with (folder / f"{command[0]}.out").open("wb") as out:
         process = subprocess.Popen(command, env=_environment(folder), stdout=out, stderr=out)
     try:
-        yield
+        yield process
     finally:
         process.kill()
         process.wait()
@@ -110,9 +110,9 @@ def _environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "CEPH_CONF": str(folder / "ceph.conf")}
 
 
-def _wait_for(url: str) -> None:
+def _wait_for(url: str, process: subprocess.Popen[bytes], said: Path) -> None:
     deadline = time.monotonic() + READY_SECONDS
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and process.poll() is None:
         try:
             urllib.request.urlopen(url, timeout=5).close()  # noqa: S310 - our own server
         except urllib.error.HTTPError:
@@ -121,5 +121,7 @@ def _wait_for(url: str) -> None:
             time.sleep(0.2)
         else:
             return
-    message = f"Ceph's gateway did not answer at {url} within {READY_SECONDS} seconds"
+    message = (
+        f"Ceph's gateway did not answer at {url} within {READY_SECONDS} seconds; it said: {said.read_text()[-500:]}"
+    )
     raise SystemExit(message)
