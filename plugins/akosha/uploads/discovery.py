@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import partial
+from itertools import chain
 from typing import Final
 
 from akosha.errors import InvalidUploadError
@@ -116,6 +117,7 @@ def first_folders(uploads: ObjectStore) -> list[Scope]:
 def _systems_below(
     uploads: ObjectStore, known: Collection[str], parents: set[str], below: str, depth: int
 ) -> Iterator[str]:
+    unknown: list[str] = []
     for name in uploads.list_folders(f"{SYSTEMS}{below}"):
         folder = below + name
         if name == UPLOADS and below:
@@ -123,7 +125,15 @@ def _systems_below(
         elif folder in known and folder not in parents:
             yield folder
         elif depth < MAX_DEPTH:
-            yield from _systems_below(uploads, known, parents, f"{folder}/", depth + 1)
+            unknown.append(f"{folder}/")
+
+    def look_into(folder: str) -> list[str]:
+        return list(_systems_below(uploads, known, parents, folder, depth + 1))
+
+    if depth:  # within a thread of the first level
+        yield from chain.from_iterable(map(look_into, unknown))
+    else:
+        yield from chain.from_iterable(future.result() for future in together(look_into, unknown, LISTED_AT_ONCE))
 
 
 @dataclass(frozen=True, slots=True)
