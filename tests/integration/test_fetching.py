@@ -1,4 +1,4 @@
-"""Fetching uploads: several at a time; one that is replaced meanwhile never becomes a mixture of the two. Cites I5."""
+"""Fetching uploads: several at a time; one whose manifest is replaced meanwhile comes again. Cites I5."""
 
 from __future__ import annotations
 
@@ -225,6 +225,15 @@ def test_a_large_object_waits_for_its_manifest(uploads: Uploads, listed: int):
     assert asked == ["read manifest.json", "download reflection.duckdb", "stat manifest.json"]
 
 
+@pytest.mark.parametrize("listed", [0, 11])
+def test_an_object_beyond_the_limit_is_not_fetched_ahead_either(uploads: Uploads, listed: int):
+    ref = replace(uploads.write("first"), packed_bytes=listed)
+    with pytest.raises(InvalidUploadError, match="it was not fetched") as refused:
+        fetch(Source(uploads.store), ref, uploads.folder, max_bytes=10)
+    assert refused.value.reason == "too-large"
+    assert list(uploads.folder.iterdir()) == []
+
+
 def test_an_object_that_is_gone_is_missed_by_its_manifest(uploads: Uploads):
     ref = uploads.write("first")
     uploads.store.delete(f"{ref.manifest_key.rpartition('/')[0]}/{ref.beside}")
@@ -234,7 +243,7 @@ def test_an_object_that_is_gone_is_missed_by_its_manifest(uploads: Uploads):
 
 
 class TogetherStore(LocalStore):
-    """Gives an object only when another one has been asked for as well; `broken` names one that it never gives."""
+    """Gives an object only when another one has been asked for as well. With `broken` it gives all at once, but never that."""
 
     def __init__(self, store: ObjectStore, broken: str = "") -> None:
         assert isinstance(store, LocalStore)
@@ -243,8 +252,9 @@ class TogetherStore(LocalStore):
         self.meeting = threading.Barrier(2, timeout=20)
 
     def download(self, key: str, path: Path, *, max_bytes: int = 0) -> ObjectInfo:
-        self.meeting.wait()
-        if self.broken and self.broken in key:
+        if not self.broken:
+            self.meeting.wait()
+        elif self.broken in key:
             message = "the store does not answer"
             raise StoreUnavailableError(message, key=key)
         return super().download(key, path, max_bytes=max_bytes)

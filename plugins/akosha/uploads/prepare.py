@@ -106,7 +106,7 @@ def fetch(source: Source, ref: UploadRef, folder: Path, *, max_bytes: int) -> Fe
         RetryableError: the store or the disk failed; nothing is known about the upload.
     """
     full_key = f"{source.prefix}/{ref.manifest_key}" if source.prefix else ref.manifest_key
-    ahead = _ahead(source.store, ref, folder / PACKED)
+    ahead = _ahead(source.store, ref, folder / PACKED, min(max_bytes, AHEAD_BYTES))
     found, data = _manifest(source.store, ref)
     manifest = _dated(parse_manifest(full_key, data, source.prefix), found)
     facts: dict[str, Any] = {"manifest_time": manifest.timestamp.isoformat(), "notes": list(manifest.notes)}
@@ -292,20 +292,20 @@ def _manifest(store: ObjectStore, ref: UploadRef) -> tuple[ObjectInfo, bytes]:
     return found, data
 
 
-def _ahead(store: ObjectStore, ref: UploadRef, packed: Path) -> ObjectInfo | None:
+def _ahead(store: ObjectStore, ref: UploadRef, packed: Path, max_bytes: int) -> ObjectInfo | None:
     """The only object beside a manifest, if small, downloaded before that is read, so that nothing has to be asked afterwards.
 
     What goes wrong here is nobody's fault yet: the manifest may not even name it.
     """
-    if not ref.beside or ref.packed_bytes > AHEAD_BYTES:
+    if not ref.beside or ref.packed_bytes > max_bytes:
         return None
     key = f"{ref.manifest_key.rpartition('/')[0]}/{ref.beside}"
     try:
-        found = store.download(key, packed, max_bytes=AHEAD_BYTES)
+        found = store.download(key, packed, max_bytes=max_bytes)
     except AkoshaError:
         packed.unlink(missing_ok=True)
         return None
-    return found if found.size_bytes <= AHEAD_BYTES else None
+    return found if found.size_bytes <= max_bytes else None
 
 
 def _fetch(
@@ -314,7 +314,6 @@ def _fetch(
     """Download, unless that was done ahead, and unpack one file; where it lies, what it is, what the memo will say of it."""
     key, packed, target = _relative(file, source), folder / PACKED, folder / file.name
     found = ahead or _download(source.store, file, key, packed, max_bytes)
-    _require_fetched(file, found, max_bytes)
     promise: dict[str, Any] = {"compression": file.compression, "max_bytes": max_bytes, "checksum": file.checksum}
     with about_object(key, found.etag, found.size_bytes):
         if file.name == MEMORIES:
@@ -327,7 +326,7 @@ def _fetch(
 
 def _download(store: ObjectStore, file: ManifestFile, key: str, packed: Path, max_bytes: int) -> ObjectInfo:
     try:
-        return store.download(key, packed, max_bytes=max_bytes)
+        found = store.download(key, packed, max_bytes=max_bytes)
     except ObjectMissingError as error:
         if store.stat(key) is not None:
             raise  # replaced at this moment
@@ -337,14 +336,13 @@ def _download(store: ObjectStore, file: ManifestFile, key: str, packed: Path, ma
         )
         raise InvalidUploadError(message, reason="missing-object", path=file.path) from error
 
-
-def _require_fetched(file: ManifestFile, found: ObjectInfo, max_bytes: int) -> None:
     if found.size_bytes > max_bytes:
         message = (
             f"the packed object has {found.size_bytes:,} bytes, expected at most {max_bytes:,}; it was not fetched. "
             "If the system is trusted, raise AKOSHA_SANDBOX_MAX_BYTES and replay the upload"
         )
         raise InvalidUploadError(message, reason="too-large", path=file.path)
+    return found
 
 
 def _file_facts(file: ManifestFile, found: ObjectInfo, unpacked: Unpacked) -> dict[str, Any]:
